@@ -1,0 +1,179 @@
+// Package stream is the JetStream contract between the services: the only place that spells
+// a subject, a header or a stream's settings.
+//
+// A firing travels as the standard message's bytes, untouched, with what the dispatcher must
+// know of it in headers: the payload needs no parsing on its way.
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
+)
+
+// Names in the broker.
+const (
+	Firings    = "FIRINGS"    // the stream: firing.<site_id>.<trigger_type>
+	Dispatcher = "dispatcher" // its durable pull consumer, shared by all dispatchers
+
+	firingSubjects = "firing.>"
+)
+
+// DuplicateWindow is how long JetStream drops a second message with the id of an earlier one.
+const DuplicateWindow = 20 * time.Minute
+
+// AckWait is after how long without an acknowledgement or a sign of progress a message is
+// given to another dispatcher. It exceeds the longest attempt (30 s) and its recording.
+const AckWait = time.Minute
+
+// The headers of a firing, besides Nats-Msg-Id and traceparent.
+const (
+	headerSlot    = "Firing-Slot" // RFC 3339
+	headerType    = "Firing-Type"
+	headerSite    = "Firing-Site"
+	headerTrigger = "Firing-Trigger"
+	headerWebhook = "Firing-Webhook"
+	headerTrace   = "traceparent"
+)
+
+// Options are the operator's choices; zero values mean the defaults.
+type Options struct {
+	Replicas int   // 1; 3 on a cluster
+	MaxBytes int64 // 1 GiB
+}
+
+// Ensure creates the stream and its consumer, or checks those that exist: an operator may
+// have changed them, but not what the guarantees rest on.
+func Ensure(ctx context.Context, js jetstream.JetStream, o Options) (jetstream.Stream, jetstream.Consumer, error) {
+	wanted := jetstream.StreamConfig{
+		Name:        Firings,
+		Description: "Firings of triggers, from the evaluator to the dispatchers",
+		Subjects:    []string{firingSubjects},
+		Storage:     jetstream.FileStorage,
+		Replicas:    max(o.Replicas, 1),
+		Duplicates:  DuplicateWindow,
+		// A full stream refuses a firing, which then waits in the evaluator's outbox.
+		Discard:  jetstream.DiscardNew,
+		MaxBytes: o.MaxBytes,
+		MaxAge:   7 * 24 * time.Hour,
+	}
+	if wanted.MaxBytes == 0 {
+		wanted.MaxBytes = 1 << 30
+	}
+	s, err := js.Stream(ctx, Firings)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		s, err = js.CreateStream(ctx, wanted)
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another service was faster
+			s, err = js.Stream(ctx, Firings)
+		}
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("stream %s: %w", Firings, err)
+	}
+	if err := check(s.CachedInfo().Config); err != nil {
+		return nil, nil, err
+	}
+	consumer, err := s.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
+		Durable:       Dispatcher,
+		Description:   "All dispatchers share it",
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       AckWait,
+		MaxAckPending: 20_000,
+		MaxDeliver:    -1, // our own faults never cost a firing; what cannot be decoded is terminated
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("consumer %s of stream %s: %w", Dispatcher, Firings, err)
+	}
+	return s, consumer, nil
+}
+
+func check(c jetstream.StreamConfig) error {
+	switch {
+	case c.Duplicates < 10*time.Minute:
+		return fmt.Errorf("stream %s has a duplicate window of %s, it needs 10 minutes or more", Firings, c.Duplicates)
+	case c.Storage != jetstream.FileStorage:
+		return fmt.Errorf("stream %s is kept in memory, it needs file storage", Firings)
+	case c.MaxBytes > 0 && c.Discard != jetstream.DiscardNew:
+		return fmt.Errorf("stream %s drops old messages when it is full, it needs the discard policy new", Firings)
+	}
+	return nil
+}
+
+// token is what may stand between the dots of a subject, for ids and trigger types.
+var token = regexp.MustCompile(`^[A-Za-z0-9_-]{1,200}$`)
+
+// Encode makes the message of a firing.
+func Encode(f trigger.Firing) *nats.Msg {
+	m := nats.NewMsg("firing." + strconv.FormatInt(f.SiteID, 10) + "." + string(f.TriggerType))
+	m.Data = f.Payload
+	m.Header.Set(jetstream.MsgIDHeader, f.ID)
+	m.Header.Set(headerSlot, f.Slot.UTC().Format(time.RFC3339))
+	m.Header.Set(headerType, f.Type)
+	m.Header.Set(headerSite, strconv.FormatInt(f.SiteID, 10))
+	m.Header.Set(headerTrigger, f.TriggerID)
+	m.Header.Set(headerWebhook, f.WebhookID)
+	if f.TraceContext != "" {
+		m.Header.Set(headerTrace, f.TraceContext)
+	}
+	return m
+}
+
+// Decode reads what Encode made. An error means that the message can never be delivered.
+// TriggerType stays in the subject: nobody past this point needs it apart from Type.
+func Decode(header nats.Header, data []byte) (trigger.Firing, error) {
+	f := trigger.Firing{
+		ID:           header.Get(jetstream.MsgIDHeader),
+		Type:         header.Get(headerType),
+		TriggerID:    header.Get(headerTrigger),
+		WebhookID:    header.Get(headerWebhook),
+		TraceContext: header.Get(headerTrace),
+		Payload:      data,
+	}
+	for name, value := range map[string]string{jetstream.MsgIDHeader: f.ID, headerTrigger: f.TriggerID, headerWebhook: f.WebhookID} {
+		if !token.MatchString(value) {
+			return trigger.Firing{}, fmt.Errorf("header %s is %q, not an id", name, value)
+		}
+	}
+	if !typeName.MatchString(f.Type) {
+		return trigger.Firing{}, fmt.Errorf("header %s is %q, not a message type", headerType, f.Type)
+	}
+	var err error
+	if f.Slot, err = time.Parse(time.RFC3339, header.Get(headerSlot)); err != nil {
+		return trigger.Firing{}, fmt.Errorf("header %s is %q, not a time", headerSlot, header.Get(headerSlot))
+	}
+	if f.SiteID, err = strconv.ParseInt(header.Get(headerSite), 10, 64); err != nil {
+		return trigger.Firing{}, fmt.Errorf("header %s is %q, not a site's id", headerSite, header.Get(headerSite))
+	}
+	if len(data) == 0 || data[0] != '{' || data[len(data)-1] != '}' {
+		return trigger.Firing{}, fmt.Errorf("the body of %d bytes is not a JSON object", len(data))
+	}
+	return f, nil
+}
+
+var typeName = regexp.MustCompile(`^[a-z0-9_]{1,60}\.[a-z]{1,20}$`)
+
+// The kinds of configuration whose changes are announced over core NATS. A lost announcement
+// costs nothing but time: every cache is also reloaded periodically.
+const (
+	ChangedWebhook = "changed.webhook"
+	ChangedTrigger = "changed.trigger"
+
+	// AllChanges matches every announcement; Changed reads its subject.
+	AllChanges = "changed.*.*"
+)
+
+// Announce tells the other services that a webhook or a trigger was created, changed or removed.
+func Announce(nc *nats.Conn, kind, id string) error {
+	if err := nc.Publish(kind+"."+id, nil); err != nil {
+		return fmt.Errorf("announce %s.%s: %w", kind, id, err)
+	}
+	return nil
+}

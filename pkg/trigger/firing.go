@@ -1,0 +1,97 @@
+package trigger
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Firing is one occurrence of a trigger's condition becoming true, or resolving: the message
+// on JetStream. The payload is opaque to whoever carries it, and sent byte for byte.
+type Firing struct {
+	ID           string // derived by FiringID; also Nats-Msg-Id, and webhook-id when sent alone
+	Slot         time.Time
+	SiteID       int64
+	WebhookID    string
+	TriggerID    string
+	TriggerType  Type
+	Type         string // <trigger type>.fired or .resolved
+	Payload      []byte // a Message as JSON
+	TraceContext string // W3C traceparent of the slot, or empty
+}
+
+// FiringID derives the id of a firing from facts alone: never from values, which late rows
+// change, and never from a clock. Every replica and every rerun derives the same one.
+func FiringID(triggerID string, revision int, transition Transition, anchor time.Time) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "v1|%s|%d|%s|%d", triggerID, revision, transition, anchor.Unix()))
+	return "msg_" + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:])[:26])
+}
+
+// Message is what a receiver gets: the standard payload of the contract.
+type Message struct {
+	Type      string      `json:"type"`
+	Timestamp time.Time   `json:"timestamp"` // the slot
+	Data      MessageData `json:"data"`
+}
+
+// MessageData tells what happened, where, and why.
+type MessageData struct {
+	ID           string         `json:"id"`
+	Site         MessageSite    `json:"site"`
+	WebhookID    string         `json:"webhook_id"`
+	Trigger      MessageTrigger `json:"trigger"`
+	Value        float64        `json:"value"`
+	Threshold    float64        `json:"threshold"`
+	Window       Window         `json:"window"`
+	Late         bool           `json:"late,omitempty"`
+	Suppressed   int            `json:"suppressed,omitempty"`
+	Episode      *EndedEpisode  `json:"episode,omitempty"`
+	Conversions  []Conversion   `json:"conversions,omitempty"`
+	Context      *Context       `json:"context,omitempty"`
+	DashboardURL string         `json:"dashboard_url"`
+}
+
+// MessageSite is the site as Plausible knows it.
+type MessageSite struct {
+	ID     int64  `json:"id"`
+	Domain string `json:"domain"`
+}
+
+// MessageTrigger is the trigger as it was when it fired.
+type MessageTrigger struct {
+	ID     string          `json:"id"`
+	Name   string          `json:"name"`
+	Type   Type            `json:"type"`
+	Config json.RawMessage `json:"config"`
+}
+
+// EndedEpisode tells a resolved message's reader what is over.
+type EndedEpisode struct {
+	From   time.Time `json:"from"`
+	Peak   float64   `json:"peak"`
+	PeakAt time.Time `json:"peak_at"`
+}
+
+// Context is what was going on in the window.
+type Context struct {
+	TopSources []Ranked `json:"top_sources"`
+	TopPages   []Ranked `json:"top_pages"`
+}
+
+// Ranked is one value of a dimension with its unique visitors.
+type Ranked struct {
+	Name     string `json:"name"`
+	Visitors int64  `json:"visitors"`
+}
+
+// Conversion is one conversion of a goal.
+type Conversion struct {
+	Time    time.Time         `json:"time"`
+	Page    string            `json:"page"`
+	Source  string            `json:"source,omitempty"`
+	Country string            `json:"country,omitempty"`
+	Props   map[string]string `json:"props,omitempty"`
+}

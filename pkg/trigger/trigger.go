@@ -1,0 +1,105 @@
+// Package trigger is what api and evaluator must agree on about triggers: the types,
+// their configuration and its validation, and the pure step functions that decide when
+// one fires. It also holds the firing and the message that come of it.
+//
+// A step is a pure function of (options, config, state, sample, slot): it reads no clock
+// and does no I/O, so that replicas agree, tests replay and previews equal production.
+// Only the standard library is imported here.
+package trigger
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Type names a kind of condition, as in the contract.
+type Type string
+
+// The trigger types. Each has a file of its own with its configuration and its step.
+const (
+	GoalAchievedType Type = "goal_achieved"
+	VisitorSpikeType Type = "visitor_spike"
+)
+
+// registry has one line for each type.
+var registry = map[Type]func(*object) Config{
+	GoalAchievedType: parseGoalAchieved,
+	VisitorSpikeType: parseVisitorSpike,
+}
+
+// Config is the condition of one trigger: parsed, complete with its defaults, and valid.
+// Marshalled, it is the canonical form that is stored.
+type Config interface {
+	// Step decides what the slot means for the trigger. It must be called with the samples
+	// of increasing slots; a slot may be left out.
+	Step(options Options, state State, sample Sample, slot time.Time) (State, []Occurrence)
+}
+
+// Options are the settings that every trigger has besides its condition.
+type Options struct {
+	Cooldown       time.Duration // no new episode is announced for so long after the last firing
+	NotifyResolved bool          // an announced episode's end is a firing too
+}
+
+// Trigger is a condition on a site's analytics, belonging to one webhook.
+type Trigger struct {
+	ID        string
+	WebhookID string
+	SiteID    int64
+	Type      Type
+	Name      string
+	Config    Config
+	Options   Options
+	Revision  int       // raised when the condition changes; a new revision starts a new state
+	RevisedAt time.Time // events before it are none of this revision's
+}
+
+// Problem is one reason why a body is refused.
+type Problem struct {
+	Field   string `json:"field"` // dotted path, as in the body: config.goal.goal_id
+	Message string `json:"message"`
+}
+
+// Types lists the known trigger types in alphabetical order.
+func Types() []Type {
+	types := make([]Type, 0, len(registry))
+	for t := range registry {
+		types = append(types, t)
+	}
+	slices.Sort(types)
+	return types
+}
+
+// Parse reads a type's configuration, fills in the defaults, and reports every problem at
+// once with fields that start at "config". The Config is usable only without problems.
+func Parse(t Type, raw json.RawMessage) (Config, []Problem) {
+	parse, known := registry[t]
+	if !known {
+		names := make([]string, 0, len(registry))
+		for _, name := range Types() {
+			names = append(names, string(name))
+		}
+		return nil, []Problem{{Field: "type", Message: "must be one of " + strings.Join(names, ", ")}}
+	}
+	if len(raw) == 0 {
+		raw = json.RawMessage("{}")
+	}
+	var problems []Problem
+	o := newObject("config", raw, &problems)
+	config := parse(o)
+	o.end()
+	return config, problems
+}
+
+// MustParse is Parse for configurations that were validated before they were stored or
+// that are written in code; a problem is then an error of the program or of the row.
+func MustParse(t Type, raw string) Config {
+	config, problems := Parse(t, json.RawMessage(raw))
+	if len(problems) > 0 {
+		panic(fmt.Sprintf("trigger: %s config %s: %v", t, raw, problems))
+	}
+	return config
+}
