@@ -1,0 +1,61 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Patience is how long Connect keeps trying a broker that does not answer, as when a stack starts.
+const Patience = 30 * time.Second
+
+// Connect waits for the broker's first answer. Afterwards the connection mends itself for ever:
+// a restarted broker is found again. name identifies the client in the broker's monitoring.
+func Connect(ctx context.Context, rawURL, name string, log *slog.Logger) (*nats.Conn, error) {
+	options := []nats.Option{
+		nats.Name(name),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(500 * time.Millisecond),
+		nats.Timeout(5 * time.Second),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				log.Warn("the connection to NATS was lost", "error", err.Error())
+			}
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) { log.Info("the connection to NATS is back") }),
+	}
+	started := time.Now()
+	for {
+		nc, err := nats.Connect(rawURL, options...)
+		if err == nil {
+			return nc, nil
+		}
+		if elapsed := time.Since(started); elapsed > Patience {
+			return nil, fmt.Errorf("NATS of NATS_URL (%s) did not answer: retried for %s: %w", redact(rawURL), elapsed.Round(time.Second), err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("NATS of NATS_URL (%s) did not answer: %w (last answer: %w)", redact(rawURL), context.Cause(ctx), err)
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+// redact removes credentials from a list of server URLs.
+func redact(rawURLs string) string {
+	var servers []string
+	for raw := range strings.SplitSeq(rawURLs, ",") {
+		u, err := url.Parse(strings.TrimSpace(raw))
+		if err != nil {
+			return "an unreadable URL"
+		}
+		u.User = nil
+		servers = append(servers, u.String())
+	}
+	return strings.Join(servers, ",")
+}

@@ -1,0 +1,144 @@
+// Package clickhouse asks Plausible's ClickHouse what the triggers want to know. The number of
+// queries is constant in the number of triggers: what each trigger asks travels as a row of an
+// external table that is joined with the events once.
+//
+// Every query is read-only, bounded in time, and carries a log_comment that names it in
+// ClickHouse's query log.
+package clickhouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/ext"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+)
+
+// Events reads Plausible's events_v2.
+type Events struct {
+	conn        driver.Conn
+	observe     Observe
+	scrollDepth bool // v3.0: the column exists
+}
+
+// Observe is told of every query: its family, how long it took, and its error.
+type Observe func(family string, took time.Duration, err error)
+
+// Patience is how long Open keeps trying a server that does not answer, as when a stack starts.
+const Patience = 30 * time.Second
+
+// Open connects to Plausible's ClickHouse by a URL such as
+// http://user:password@host:8123/plausible_events_db, and probes its tables. It refuses a
+// database that is not Plausible's.
+func Open(ctx context.Context, rawURL string, queryTimeout time.Duration, observe Observe) (*Events, error) {
+	options, err := clickhouse.ParseDSN(rawURL)
+	if err != nil {
+		return nil, errors.New("PLAUSIBLE_CLICKHOUSE_URL is not a URL such as http://user:password@host:8123/plausible_events_db")
+	}
+	if options.Settings == nil {
+		options.Settings = clickhouse.Settings{}
+	}
+	options.Settings["readonly"] = 1
+	options.Settings["max_execution_time"] = int(queryTimeout.Seconds())
+	options.DialTimeout = 5 * time.Second
+	options.ReadTimeout = queryTimeout + 5*time.Second // the server's own limit speaks first
+	options.MaxOpenConns, options.MaxIdleConns = 4, 4
+	conn, err := clickhouse.Open(options)
+	if err != nil {
+		return nil, fmt.Errorf("open PLAUSIBLE_CLICKHOUSE_URL: %w", err)
+	}
+	e := &Events{conn: conn, observe: observe}
+	if err := e.await(ctx, options); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	if err := e.probe(ctx, options.Auth.Database); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// Close ends the connections.
+func (e *Events) Close() error { return e.conn.Close() }
+
+func (e *Events) await(ctx context.Context, options *clickhouse.Options) error {
+	started := time.Now()
+	for {
+		_, err := e.Now(ctx)
+		var refusal *clickhouse.Exception
+		if err == nil || errors.As(err, &refusal) { // the server is there; the probe explains the rest
+			return nil
+		}
+		if elapsed := time.Since(started); elapsed > Patience {
+			return fmt.Errorf("ClickHouse of PLAUSIBLE_CLICKHOUSE_URL (%s, database %s) did not answer: retried for %s: %w",
+				options.Addr[0], options.Auth.Database, elapsed.Round(time.Second), err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("ClickHouse of PLAUSIBLE_CLICKHOUSE_URL (%s) did not answer: %w (last answer: %w)", options.Addr[0], context.Cause(ctx), err)
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+func (e *Events) probe(ctx context.Context, database string) error {
+	const columns = `
+		SELECT countIf(name IN ('timestamp', 'name', 'site_id', 'user_id', 'session_id', 'pathname', 'referrer_source',
+		                        'country_code', 'meta.key', 'meta.value')) = 10 AS complete,
+		       countIf(name = 'scroll_depth') > 0
+		FROM system.columns WHERE database = currentDatabase() AND table = 'events_v2'`
+	var complete, scrollDepth bool
+	err := e.query(ctx, "probe", nil, columns, nil, func(rows driver.Rows) error { return rows.Scan(&complete, &scrollDepth) })
+	if err != nil {
+		return fmt.Errorf("probe PLAUSIBLE_CLICKHOUSE_URL: %w", err)
+	}
+	if !complete {
+		return fmt.Errorf("the ClickHouse database %q of PLAUSIBLE_CLICKHOUSE_URL is not Plausible's (v2.0 or later), or its user may not read it: events_v2 is missing or lacks columns", database)
+	}
+	e.scrollDepth = scrollDepth
+	return nil
+}
+
+// Now is the time of ClickHouse's clock, the one that counts: the evaluator's own may differ.
+func (e *Events) Now(ctx context.Context) (time.Time, error) {
+	var millis int64
+	err := e.query(ctx, "clock", nil, "SELECT toUnixTimestamp64Milli(now64(3))", nil, func(rows driver.Rows) error { return rows.Scan(&millis) })
+	return time.UnixMilli(millis).UTC(), err
+}
+
+// query runs one statement with its external tables and calls scan for every row.
+func (e *Events) query(ctx context.Context, family string, tables []*ext.Table, statement string, parameters clickhouse.Parameters, scan func(driver.Rows) error) (err error) {
+	started := time.Now()
+	defer func() { e.observe(family, time.Since(started), err) }()
+
+	options := []clickhouse.QueryOption{
+		clickhouse.WithSettings(clickhouse.Settings{"log_comment": "plausible-webhooks/" + family}),
+		clickhouse.WithParameters(parameters),
+	}
+	if len(tables) > 0 {
+		options = append(options, clickhouse.WithExternalTable(tables...))
+	}
+	rows, err := e.conn.Query(clickhouse.Context(ctx, options...), statement)
+	if err != nil {
+		return fmt.Errorf("query %s: %w", family, err)
+	}
+	defer rows.Close() //nolint:errcheck // Err below tells what went wrong
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return fmt.Errorf("query %s: read a row: %w", family, err)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("query %s: %w", family, err)
+	}
+	return nil
+}
+
+// span bounds a scan of events: from is inclusive, to is not.
+func span(from, to time.Time) clickhouse.Parameters {
+	return clickhouse.Parameters{"from": fmt.Sprint(from.Unix()), "to": fmt.Sprint(to.Unix())}
+}

@@ -1,0 +1,166 @@
+package evaluator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/stream"
+	"github.com/plausible-webhooks/plausible-webhooks/services/evaluator/internal/postgres"
+)
+
+const (
+	publishBatch = 500
+	publishWait  = 10 * time.Second // for the broker's acknowledgements of a batch
+
+	// confirmAfter is when a published firing without a delivery row is doubted: the broker may
+	// have lost it with its disk.
+	confirmAfter = 10 * time.Minute
+)
+
+// publisher brings committed firings to JetStream. A crash at any point publishes the same id
+// again, which JetStream and the dispatcher's key drop.
+type publisher struct {
+	store   *postgres.Store
+	js      jetstream.JetStream
+	log     *slog.Logger
+	metrics *metrics
+	woken   chan struct{}
+}
+
+func newPublisher(store *postgres.Store, js jetstream.JetStream, log *slog.Logger, m *metrics) *publisher {
+	return &publisher{store: store, js: js, log: log, metrics: m, woken: make(chan struct{}, 1)}
+}
+
+// wake makes run look at the outbox now.
+func (p *publisher) wake() {
+	select {
+	case p.woken <- struct{}{}:
+	default: // it is awake already
+	}
+}
+
+// run empties the outbox whenever it is woken, and every 5 s for what an earlier life left.
+func (p *publisher) run(ctx context.Context) error {
+	for {
+		more, err := p.publish(ctx)
+		wait := 5 * time.Second
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			p.log.Warn("firings wait in the outbox", "error", err.Error())
+			wait = time.Second
+		case more:
+			continue
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-p.woken:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// publish brings one batch of the outbox to JetStream and marks what the broker has stored. It
+// reports whether there may be more.
+func (p *publisher) publish(ctx context.Context) (more bool, err error) {
+	firings, err := p.store.Unpublished(ctx, publishBatch)
+	if err != nil || len(firings) == 0 {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, publishWait, errors.New("the broker did not acknowledge in time"))
+	defer cancel()
+	futures := make([]jetstream.PubAckFuture, 0, len(firings))
+	var failed error
+	for _, f := range firings {
+		future, err := p.js.PublishMsgAsync(stream.Encode(f))
+		if err != nil {
+			failed = fmt.Errorf("publish: %w", err)
+			break
+		}
+		futures = append(futures, future)
+	}
+	published := make([]postgres.Published, 0, len(futures))
+	for i, future := range futures {
+		select {
+		case ack := <-future.Ok():
+			published = append(published, postgres.Published{ID: firings[i].ID, Slot: firings[i].Slot, Sequence: ack.Sequence})
+		case err := <-future.Err():
+			failed = fmt.Errorf("publish: %w", err)
+		case <-ctx.Done():
+			failed = fmt.Errorf("publish: %w", context.Cause(ctx))
+		}
+	}
+	// What the broker has is marked even if the service is stopping: it spares a repetition.
+	marking, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer stop()
+	if err := p.store.MarkPublished(marking, published); err != nil {
+		return false, errors.Join(failed, err)
+	}
+	p.metrics.published.Add(float64(len(published)))
+	return failed == nil && len(firings) == publishBatch, failed
+}
+
+// confirm finds firings that the broker has lost, and returns them to the outbox. A firing is
+// settled once its delivery row exists; one that still waits in the stream is left alone.
+func (p *publisher) confirm(ctx context.Context) error {
+	if err := p.store.ConfirmDelivered(ctx); err != nil {
+		return err
+	}
+	doubted, err := p.store.Unconfirmed(ctx, confirmAfter, publishBatch)
+	if err != nil || len(doubted) == 0 {
+		return err
+	}
+	s, err := p.js.Stream(ctx, stream.Firings)
+	if err != nil {
+		return fmt.Errorf("look for lost firings: %w", err)
+	}
+	consumer, err := s.Consumer(ctx, stream.Dispatcher)
+	if err != nil {
+		return fmt.Errorf("look for lost firings: %w", err)
+	}
+	last, acknowledged := s.CachedInfo().State.LastSeq, consumer.CachedInfo().AckFloor.Stream
+	var lost []postgres.Published
+	for _, d := range doubted {
+		if d.Sequence > last || d.Sequence <= acknowledged {
+			lost = append(lost, d)
+		}
+	}
+	if len(lost) == 0 {
+		return nil
+	}
+	p.log.Warn("published firings have no delivery and are published again", "event", "republish", "firings", len(lost))
+	p.metrics.republished.Add(float64(len(lost)))
+	if err := p.store.Unpublish(ctx, lost); err != nil {
+		return err
+	}
+	p.wake()
+	return nil
+}
+
+// upkeep does what is not urgent: the confirmation of firings each minute; orphaned states and
+// partitions each hour.
+func upkeep(ctx context.Context, c Config, log *slog.Logger, store *postgres.Store, p *publisher, partitions func(context.Context) error) error {
+	report := func(err error) {
+		if err != nil && ctx.Err() == nil {
+			log.Warn("upkeep failed, it is tried again", "error", err.Error())
+		}
+	}
+	for minute := 0; ; minute++ {
+		if minute%60 == 0 {
+			report(partitions(ctx))
+			report(store.RemoveOrphanStates(ctx))
+		}
+		report(p.confirm(ctx))
+		if !pause(ctx, time.Minute) {
+			return nil
+		}
+	}
+}
