@@ -1,3 +1,3 @@
 module github.com/plausible-webhooks/plausible-webhooks/migrations
 
-go 1.26
+go 1.26.0

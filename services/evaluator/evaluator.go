@@ -124,12 +124,12 @@ func Run(ctx context.Context, c Config, s *daemon.Service) error {
 		}
 		return nil
 	})
-	return lead(ctx, store, s.Log, metrics, func(ctx context.Context, lease postgres.Lease) []task {
+	return lead(ctx, store, s.Log, metrics, func(lease postgres.Lease) []task {
 		return []task{
 			func(ctx context.Context) error { return e.run(ctx, lease, p.wake) },
 			p.run,
 			func(ctx context.Context) error {
-				return upkeep(ctx, c, s.Log, store, p, func(ctx context.Context) error {
+				return upkeep(ctx, s.Log, store, p, func(ctx context.Context) error {
 					return database.Partitions(ctx, pool, "firings", c.Retention)
 				})
 			},

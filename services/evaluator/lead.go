@@ -26,7 +26,7 @@ const shard = 0
 type task func(context.Context) error
 
 // lead waits for the lease and does the owner's work as long as it is held, until ctx ends.
-func lead(ctx context.Context, store *postgres.Store, log *slog.Logger, metrics *metrics, work func(context.Context, postgres.Lease) []task) error {
+func lead(ctx context.Context, store *postgres.Store, log *slog.Logger, metrics *metrics, work func(postgres.Lease) []task) error {
 	owner := rand.Text()
 	for ctx.Err() == nil {
 		lease, held, err := store.AcquireLease(ctx, shard, owner, leaseTTL)
@@ -36,7 +36,7 @@ func lead(ctx context.Context, store *postgres.Store, log *slog.Logger, metrics 
 		case held:
 			log.Info("lease acquired", "event", "lease", "epoch", lease.Epoch, "last_slot", lease.LastSlot)
 			metrics.leaseHeld.Set(1)
-			err := hold(ctx, store, lease, work(ctx, lease))
+			err := hold(ctx, store, lease, work(lease))
 			metrics.leaseHeld.Set(0)
 			if err != nil && ctx.Err() == nil {
 				log.Warn("lease given up", "event", "lease", "epoch", lease.Epoch, "error", err.Error())

@@ -46,17 +46,15 @@ func (p *publisher) wake() {
 
 // run empties the outbox whenever it is woken, and every 5 s for what an earlier life left.
 func (p *publisher) run(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil {
 		more, err := p.publish(ctx)
+		if more {
+			continue
+		}
 		wait := 5 * time.Second
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
+		if err != nil && ctx.Err() == nil {
 			p.log.Warn("firings wait in the outbox", "error", err.Error())
 			wait = time.Second
-		case more:
-			continue
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -66,6 +64,7 @@ func (p *publisher) run(ctx context.Context) error {
 		}
 		timer.Stop()
 	}
+	return nil
 }
 
 // publish brings one batch of the outbox to JetStream and marks what the broker has stored. It
@@ -147,7 +146,7 @@ func (p *publisher) confirm(ctx context.Context) error {
 
 // upkeep does what is not urgent: the confirmation of firings each minute; orphaned states and
 // partitions each hour.
-func upkeep(ctx context.Context, c Config, log *slog.Logger, store *postgres.Store, p *publisher, partitions func(context.Context) error) error {
+func upkeep(ctx context.Context, log *slog.Logger, store *postgres.Store, p *publisher, partitions func(context.Context) error) error {
 	report := func(err error) {
 		if err != nil && ctx.Err() == nil {
 			log.Warn("upkeep failed, it is tried again", "error", err.Error())

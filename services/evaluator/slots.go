@@ -17,29 +17,27 @@ func closedSlot(now time.Time, interval, delay time.Duration) time.Time {
 // is found lost. Slots that passed while it could not evaluate are counted, never bunched:
 // the newest one is evaluated, and facts of the gap are found by it.
 func (e *evaluator) run(ctx context.Context, lease postgres.Lease, fired func()) error {
-	if err := e.restore(ctx, lease); err != nil {
-		return err
-	}
-	for {
-		wait, err := e.turn(ctx, fired)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, postgres.ErrFenced):
+	certain := false // whether e's states are those of the database
+	for ctx.Err() == nil {
+		wait, err := time.Second, error(nil)
+		if !certain {
+			err = e.restore(ctx, lease)
+			certain = err == nil
+		}
+		if certain {
+			wait, err = e.turn(ctx, fired)
+		}
+		if errors.Is(err, postgres.ErrFenced) {
 			return err
-		case err != nil:
+		}
+		if err != nil && ctx.Err() == nil {
 			e.metrics.slots.WithLabelValues("failed").Inc()
 			e.log.Warn("the slot was not evaluated, it is tried again", "event", "slot", "error", err.Error())
-			// What was committed is not certain after an error: read it again.
-			if err := e.restore(ctx, lease); err != nil && ctx.Err() == nil {
-				e.log.Warn("the states cannot be read", "error", err.Error())
-			}
-			wait = time.Second
+			wait, certain = time.Second, false // a commit may have succeeded although its answer was lost
 		}
-		if !pause(ctx, wait) {
-			return nil
-		}
+		pause(ctx, wait)
 	}
+	return nil
 }
 
 // turn evaluates the newest closed slot, if it was not evaluated yet, and tells how long to

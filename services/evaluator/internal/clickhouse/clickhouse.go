@@ -126,7 +126,7 @@ func (e *Events) query(ctx context.Context, family string, tables []*ext.Table, 
 	if err != nil {
 		return fmt.Errorf("query %s: %w", family, err)
 	}
-	defer rows.Close() //nolint:errcheck // Err below tells what went wrong
+	defer rows.Close()
 	for rows.Next() {
 		if err := scan(rows); err != nil {
 			return fmt.Errorf("query %s: read a row: %w", family, err)

@@ -279,7 +279,7 @@ func TestColumnsOfLaterReleasesMayBeMissing(t *testing.T) {
 		noon.Add(-time.Second), noon.Add(-time.Second)))
 	events, err := Open(t.Context(), url, 10*time.Second, func(string, time.Duration, error) {})
 	require.NoError(t, err)
-	defer events.Close()
+	t.Cleanup(func() { _ = events.Close() })
 	got, err := events.Conversions(t.Context(), []Condition{
 		{SiteID: 1, Goal: trigger.Goal{EventName: "Signup"}, From: noon.Add(-time.Minute)},
 		{SiteID: 1, Goal: trigger.Goal{PagePath: "/", ScrollThreshold: depth(0)}, From: noon.Add(-time.Minute)},
