@@ -19,7 +19,7 @@ import (
 
 // Config is the part of a service's configuration that is the same for all; embed it.
 type Config struct {
-	MetricsAddr string     `env:"METRICS_ADDR" envDefault:"127.0.0.1:9090"` // empty: no metrics, no health
+	MetricsAddr string     `env:"METRICS_ADDR" envDefault:"127.0.0.1:9090"` // off: no metrics, no health
 	Pprof       bool       `env:"PPROF" envDefault:"false"`                 // profiles on MetricsAddr too
 	LogLevel    slog.Level `env:"LOG_LEVEL" envDefault:"info"`
 }

@@ -53,10 +53,10 @@ func (h *health) failing(ctx context.Context) []string {
 }
 
 // Serve answers /metrics, /healthz and /readyz for the services of this process, and
-// /debug/pprof where that is wanted. An empty address serves nothing. The returned function
+// /debug/pprof where that is wanted. The address "off" serves nothing. The returned function
 // stops it.
 func Serve(addr string, profiles bool, registry prometheus.Gatherer, services ...*Service) (func(), error) {
-	if addr == "" {
+	if addr == "off" {
 		return func() {}, nil
 	}
 	mux := http.NewServeMux()

@@ -31,8 +31,9 @@ const (
 const DuplicateWindow = 20 * time.Minute
 
 // AckWait is after how long without an acknowledgement or a sign of progress a message is
-// given to another dispatcher. It exceeds the longest attempt (30 s) and its recording.
-const AckWait = time.Minute
+// given to another dispatcher. A dispatcher gives that sign every third of it, for as long as
+// an attempt and its recording take; so this is how long a killed one's messages wait.
+const AckWait = 20 * time.Second
 
 // The headers of a firing, besides Nats-Msg-Id and traceparent.
 const (
