@@ -58,8 +58,8 @@ func (s Secret) Reveal() string { return secretPrefix + base64.StdEncoding.Encod
 // String masks the secret.
 func (s Secret) String() string { return secretPrefix + "***" }
 
-// GoString masks the secret for %#v.
-func (s Secret) GoString() string { return s.String() }
+// Format masks the secret for every verb: %d and %x would reach the bytes otherwise.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }
 
 // Sign returns the value of the webhook-signature header: one signature for each secret, in
 // their order, with a space between. It panics without a secret: an unsigned message must

@@ -6,9 +6,9 @@ package target
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -118,6 +118,11 @@ func (p Policy) CheckURL(raw string) error {
 	case strings.ContainsAny(u.Host, "\\ \t%") || !ascii(u.Hostname()):
 		return errors.New("must name its host in plain ASCII (an international name as xn--…)")
 	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return errors.New("must have a port between 1 and 65535")
+		}
+	}
 	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return p.CheckAddr(addr)
@@ -127,11 +132,6 @@ func (p Policy) CheckURL(raw string) error {
 	}
 	if last := host[strings.LastIndexByte(host, '.')+1:]; last == "" || strings.HasPrefix(last, "0x") || strings.Trim(last, "0123456789") == "" {
 		return errors.New("must write an IP address in its usual form") // 127.1, 0x7f000001, 2130706433
-	}
-	if port := u.Port(); port != "" {
-		if _, err := net.LookupPort("tcp", port); err != nil {
-			return errors.New("must have a port between 1 and 65535")
-		}
 	}
 	return nil
 }

@@ -1,0 +1,161 @@
+package postgres
+
+import (
+	"context"
+	"time"
+)
+
+// Status is a delivery's.
+type Status string
+
+// The statuses of a delivery. Only Waiting is not final.
+const (
+	Waiting   Status = "waiting"
+	Delivered Status = "delivered"
+	Dead      Status = "dead"
+	Cancelled Status = "cancelled"
+)
+
+// Outcome is what became of a delivery: after an attempt, or without one.
+type Outcome struct {
+	Delivery
+	Stored        bool // it has a row, as it was claimed
+	Status        Status
+	NextAttemptAt time.Time // of a waiting one; zero: held until its webhook is enabled again
+	Attempt       *Attempt  // nil: no request was made
+}
+
+// Attempt is one HTTP request. Texts are valid UTF-8 without NUL, documents are JSON objects.
+type Attempt struct {
+	StartedAt       time.Time
+	Duration        time.Duration
+	RequestHeaders  string
+	StatusCode      int    // 0: no response was received
+	ResponseHeaders string // empty: no response was received
+	ResponseBody    string
+	Timings         string
+	Error           string
+}
+
+// Health is a change of a webhook's health.
+type Health struct {
+	WebhookID    string
+	FailingSince time.Time // zero: the last attempt was a success
+	Disable      string    // the reason to disable the webhook now; empty: as it was
+}
+
+// One statement for a batch, so that it commits whole in one round trip. A row that exists is
+// changed only from the state that its attempt began in, and an attempt is written only if no
+// other has its number: what a dispatcher brings late, or brings twice because it did not hear
+// of its commit, changes nothing.
+//
+// Nothing joins two sets of the batch's size here: plans are reused, and know no sizes. Instead of null, empty text, 0 and the zero time travel: plain arrays cost the least.
+const recordSQL = `
+WITH o AS MATERIALIZED (
+    SELECT * FROM unnest(
+        $1::text[], $2::timestamptz[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[],
+        $9::boolean[], $10::text[], $11::integer[], $12::timestamptz[], $13::text[],
+        $14::integer[], $15::timestamptz[], $16::float8[], $17::text[], $18::integer[], $19::text[], $20::text[], $21::text[], $22::text[])
+    AS o(id, slot, site_id, webhook_id, trigger_id, type, payload, trace_context,
+         stored, status, attempts, next_attempt_at, last_error,
+         number, started_at, duration_ms, request_headers, status_code, response_headers, response_body, timings, error)
+), inserted AS (
+    INSERT INTO deliveries (id, slot, site_id, webhook_id, trigger_id, firing_ids, type, payload, trace_context,
+                            status, attempts, next_attempt_at, last_error, finished_at)
+    SELECT id, slot, site_id, webhook_id, nullif(trigger_id, ''), ARRAY[id], type, payload, trace_context,
+           status, attempts + (number > 0)::integer, nullif(next_attempt_at, '0001-01-01 00:00:00Z'), last_error,
+           CASE WHEN status <> 'waiting' THEN now() END
+    FROM o WHERE NOT stored
+    ON CONFLICT (id, slot) DO NOTHING
+    RETURNING id, slot
+), updated AS (
+    UPDATE deliveries d
+    SET status = o.status, attempts = o.attempts + (o.number > 0)::integer,
+        next_attempt_at = nullif(o.next_attempt_at, '0001-01-01 00:00:00Z'), claimed_until = NULL, last_error = o.last_error,
+        finished_at = CASE WHEN o.status <> 'waiting' THEN now() END
+    FROM o
+    WHERE o.stored AND d.id = o.id AND d.slot = o.slot AND d.status = 'waiting' AND d.attempts = o.attempts
+    RETURNING d.id, d.slot
+), settled AS (
+    SELECT id, slot FROM inserted UNION ALL SELECT id, slot FROM updated
+), attempted AS (
+    INSERT INTO attempts (delivery_id, slot, number, started_at, duration_ms, request_headers, status_code,
+                          response_headers, response_body, timings, error)
+    SELECT o.id, o.slot, o.number, o.started_at, o.duration_ms, o.request_headers::jsonb, nullif(o.status_code, 0),
+           nullif(o.response_headers, '')::jsonb, o.response_body, o.timings::jsonb, o.error
+    FROM o WHERE o.number > 0
+    ON CONFLICT DO NOTHING
+), health AS (
+    INSERT INTO webhook_health AS h (webhook_id, failing_since, disabled_at, disabled_reason)
+    SELECT webhook_id, nullif(failing_since, '0001-01-01 00:00:00Z'), CASE WHEN disable <> '' THEN now() END, disable
+    FROM unnest($23::text[], $24::timestamptz[], $25::text[]) AS c(webhook_id, failing_since, disable)
+    ON CONFLICT (webhook_id) DO UPDATE
+    SET failing_since   = CASE WHEN excluded.failing_since IS NOT NULL THEN coalesce(h.failing_since, excluded.failing_since) END,
+        disabled_at     = coalesce(excluded.disabled_at, h.disabled_at),
+        disabled_reason = CASE WHEN excluded.disabled_at IS NULL THEN h.disabled_reason ELSE excluded.disabled_reason END,
+        updated_at      = now()
+)
+SELECT count(*) FROM settled`
+
+// Record writes a batch of outcomes, none for the same delivery, and the changes of health,
+// one at most for each webhook and sorted by it: two dispatchers that lock the same rows do so
+// in the same order. It returns how many outcomes took effect.
+func (s *Store) Record(ctx context.Context, outcomes []Outcome, health []Health) (int, error) {
+	var settled int
+	err := s.pool.QueryRow(ctx, recordSQL, arguments(outcomes, health)...).Scan(&settled)
+	return settled, wrap("record outcomes", err)
+}
+
+// Minimal is the outcome without what its receiver sent, for a row that Postgres refuses.
+func (o Outcome) Minimal() Outcome {
+	if o.Attempt != nil {
+		bare := *o.Attempt
+		bare.ResponseHeaders, bare.ResponseBody, bare.RequestHeaders, bare.Timings = "", "", "{}", "{}"
+		o.Attempt = &bare
+	}
+	return o
+}
+
+func arguments(outcomes []Outcome, health []Health) []any {
+	n := len(outcomes)
+	var (
+		ids, webhooks, triggers, types, traces = text(n), text(n), text(n), text(n), text(n)
+		statuses, errors                       = text(n), text(n)
+		slots, next                            = make([]time.Time, n), make([]time.Time, n)
+		sites                                  = make([]int64, n)
+		payloads                               = make([][]byte, n)
+		stored                                 = make([]bool, n)
+		attempts                               = make([]int32, n)
+
+		numbers, codes                           = make([]int32, n), make([]int32, n)
+		started                                  = make([]time.Time, n)
+		durations                                = make([]float64, n)
+		requests, responses, bodies, times, whys = text(n), text(n), text(n), text(n), text(n)
+	)
+	for i, o := range outcomes {
+		ids[i], slots[i], sites[i], webhooks[i], triggers[i] = o.ID, o.Slot, o.SiteID, o.WebhookID, o.TriggerID
+		types[i], traces[i] = o.Type, o.TraceContext
+		if !o.Stored {
+			payloads[i] = o.Payload
+		}
+		stored[i], statuses[i], attempts[i], next[i], errors[i] = o.Stored, string(o.Status), int32(o.Attempts), o.NextAttemptAt, o.LastError
+		if a := o.Attempt; a != nil {
+			numbers[i], started[i] = int32(o.Attempts)+1, a.StartedAt
+			durations[i] = max(0, float64(a.Duration)/float64(time.Millisecond))
+			requests[i], codes[i], responses[i], bodies[i] = a.RequestHeaders, int32(a.StatusCode), a.ResponseHeaders, a.ResponseBody
+			times[i], whys[i] = a.Timings, a.Error
+		}
+	}
+	failing, since, disable := text(len(health)), make([]time.Time, len(health)), text(len(health))
+	for i, h := range health {
+		failing[i], since[i], disable[i] = h.WebhookID, h.FailingSince, h.Disable
+	}
+	return []any{
+		ids, slots, sites, webhooks, triggers, types, payloads, traces,
+		stored, statuses, attempts, next, errors,
+		numbers, started, durations, requests, codes, responses, bodies, times, whys,
+		failing, since, disable,
+	}
+}
+
+func text(n int) []string { return make([]string, n) }

@@ -1,0 +1,187 @@
+// Package sender is the one HTTP client that talks to receivers. It guards both sides: the
+// operator's network (addresses are judged after DNS, redirects are not followed, no proxy is
+// asked) and the dispatcher (every wait has a deadline, every read a bound, and whatever a
+// receiver does ends in a Result).
+package sender
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/target"
+)
+
+const (
+	// connectTimeout bounds the name's resolution and the TCP handshake together, and the TLS
+	// handshake once more, within the request's own deadline.
+	connectTimeout = 10 * time.Second
+
+	maxHeader  = 64 << 10 // of an answer, in bytes; more ends the attempt
+	keptHeader = 8 << 10  // of them are shown to the owner
+	keptBody   = 4 << 10  // bytes of the body are shown to the owner
+	// drainedBody is how much more of a body is read so that its connection can be used again;
+	// beyond it a new connection is cheaper.
+	drainedBody = 64 << 10
+)
+
+// Request is one POST. Header is complete and is sent as it is.
+type Request struct {
+	URL     *url.URL
+	Header  http.Header
+	Body    []byte
+	Timeout time.Duration // for all of it, from the name's resolution to the body's last byte
+}
+
+// Result is what became of a Request: a status, or a Failure, or it was interrupted by us.
+type Result struct {
+	StartedAt time.Time
+	Duration  time.Duration
+	Timings   Timings
+
+	Status     int               // 0: no response was received
+	Header     map[string]string // of the response, cut to keptHeader; no cookies
+	Body       string            // the first bytes of the response: valid UTF-8 without NUL
+	RetryAfter string            // the response's header, untouched
+
+	Failure *Failure // why there is no status
+
+	// Interrupted means that the caller's context ended before there was a status: nothing is
+	// known about the receiver.
+	Interrupted bool
+}
+
+// Sender is safe for concurrent use.
+type Sender struct{ transport *http.Transport }
+
+// New makes a client that keeps a connection for each of so many concurrent requests, even if
+// all go to one host.
+func New(policy target.Policy, concurrency int) *Sender {
+	dialer := &net.Dialer{
+		Timeout:  connectTimeout,
+		Control:  policy.Control,
+		Resolver: &net.Resolver{PreferGo: true}, // the system's own accepts spellings such as 127.1
+	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true) // one request per connection: a stalled one holds up no other
+	return &Sender{transport: &http.Transport{
+		Proxy:                  nil, // a proxy would connect where Control cannot look
+		DialContext:            dialer.DialContext,
+		Protocols:              protocols,
+		TLSHandshakeTimeout:    connectTimeout,
+		DisableCompression:     true, // nothing is unpacked, so nothing can explode
+		MaxIdleConnsPerHost:    concurrency,
+		IdleConnTimeout:        time.Minute,
+		MaxResponseHeaderBytes: maxHeader,
+		WriteBufferSize:        8 << 10, // a usual message in one write
+	}}
+}
+
+// Close closes the connections that are not in use.
+func (s *Sender) Close() { s.transport.CloseIdleConnections() }
+
+var (
+	errTimeout = errors.New("the request's time is over")
+	errStatus  = errors.New("a status below 100")
+)
+
+// Send makes one request. It follows no redirect and returns within r.Timeout, give or take
+// the scheduler.
+func (s *Sender) Send(ctx context.Context, r Request) Result {
+	parent := ctx
+	ctx, cancel := context.WithTimeoutCause(ctx, r.Timeout, errTimeout)
+	defer cancel()
+
+	var watch stopwatch
+	result := Result{StartedAt: time.Now()}
+	// The transport itself, not a client: there are no redirects or cookies to be handled.
+	response, err := s.transport.RoundTrip((&http.Request{
+		Method:        http.MethodPost,
+		URL:           r.URL,
+		Host:          r.URL.Host,
+		Proto:         "HTTP/1.1",
+		ProtoMajor:    1,
+		ProtoMinor:    1,
+		Header:        r.Header,
+		Body:          io.NopCloser(bytes.NewReader(r.Body)),
+		ContentLength: int64(len(r.Body)),
+		// For a connection that the receiver had closed before anything was written to it.
+		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(r.Body)), nil },
+	}).WithContext(watch.on(ctx)))
+	if err == nil && response.StatusCode < 100 {
+		response.Body.Close()
+		err = errStatus
+	}
+	if err == nil {
+		result.Status = response.StatusCode
+		result.RetryAfter = response.Header.Get("Retry-After")
+		result.Header = excerptHeader(response.Header)
+		result.Body = readBody(response.Body)
+	}
+	result.Duration = time.Since(result.StartedAt)
+	result.Timings = watch.timings(result.StartedAt.Add(result.Duration))
+	if err != nil {
+		result.Interrupted = parent.Err() != nil
+		result.Failure = classify(err, watch.phase(), r.Timeout)
+	}
+	return result
+}
+
+var buffers = sync.Pool{New: func() any { return new([keptBody]byte) }}
+
+// readBody keeps the beginning and reads a little more. An error in the body changes nothing:
+// the receiver has answered.
+func readBody(body io.ReadCloser) string {
+	defer body.Close()
+	kept := buffers.Get().(*[keptBody]byte)
+	defer buffers.Put(kept)
+	n, err := io.ReadFull(body, kept[:])
+	if err == nil {
+		_, _ = io.CopyN(io.Discard, body, drainedBody)
+	}
+	excerpt := kept[:n]
+	if n == keptBody { // do not cut a character in two
+		for i := 1; i < utf8.UTFMax && i <= n; i++ {
+			if utf8.RuneStart(excerpt[n-i]) {
+				if !utf8.FullRune(excerpt[n-i:]) {
+					excerpt = excerpt[:n-i]
+				}
+				break
+			}
+		}
+	}
+	return clean(string(excerpt))
+}
+
+// excerptHeader keeps what fits. Cookies are left out: they are somebody's keys.
+func excerptHeader(header http.Header) map[string]string {
+	kept := make(map[string]string, len(header))
+	room := keptHeader
+	for name, values := range header {
+		value := strings.Join(values, ", ")
+		if room -= len(name) + len(value); room < 0 {
+			break
+		}
+		if name != "Set-Cookie" {
+			kept[clean(name)] = clean(value)
+		}
+	}
+	return kept
+}
+
+// clean makes text that a database and a JSON document can hold.
+func clean(s string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if strings.IndexByte(s, 0) >= 0 {
+		s = strings.ReplaceAll(s, "\x00", "\uFFFD")
+	}
+	return s
+}

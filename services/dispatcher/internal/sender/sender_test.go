@@ -1,0 +1,360 @@
+package sender
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/target"
+)
+
+// The receivers here are real servers on the loopback interface, most of them hostile.
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var loopback = target.NewPolicy(true, target.Prefixes{netip.MustParsePrefix("127.0.0.0/8")})
+
+func newSender(t *testing.T, policy target.Policy) *Sender {
+	s := New(policy, 10)
+	t.Cleanup(s.Close)
+	return s
+}
+
+func post(t *testing.T, s *Sender, rawURL string, timeout time.Duration) Result {
+	t.Helper()
+	u, err := url.Parse(rawURL)
+	require.NoError(t, err)
+	return s.Send(t.Context(), Request{URL: u, Header: http.Header{"Content-Type": {"application/json"}, "User-Agent": {"us"}}, Body: []byte(`{"a":1}`), Timeout: timeout})
+}
+
+// raw serves each connection with f, after the request's header was read; it returns the URL.
+func raw(t *testing.T, f func(net.Conn)) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer conn.Close()
+				defer context.AfterFunc(ctx, func() { conn.Close() })()
+				buffer := make([]byte, 4096)
+				for read := 0; !bytes.Contains(buffer[:read], []byte(`{"a":1}`)); {
+					n, err := conn.Read(buffer[read:])
+					if err != nil {
+						return
+					}
+					read += n
+				}
+				f(conn)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		listener.Close()
+		serving.Wait()
+	})
+	return "http://" + listener.Addr().String()
+}
+
+// says answers with a text and closes.
+func says(text string) func(net.Conn) {
+	return func(c net.Conn) { _, _ = io.WriteString(c, text) }
+}
+
+// drips sends a text over and over, with pauses, until the other side is gone.
+func drips(first, text string, pause time.Duration) func(net.Conn) {
+	return func(c net.Conn) {
+		_, err := io.WriteString(c, first)
+		for err == nil {
+			_, err = io.WriteString(c, text)
+			time.Sleep(pause)
+		}
+	}
+}
+
+func TestSendsWhatItIsGiven(t *testing.T) {
+	var got *http.Request
+	var body []byte
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = r
+		body, _ = io.ReadAll(r.Body)
+		w.Header().Set("X-Answer", "yes")
+		w.Header().Set("Set-Cookie", "canary")
+		w.WriteHeader(http.StatusAccepted)
+		fmt.Fprint(w, "thanks")
+	}))
+	defer server.Close()
+	s := newSender(t, loopback)
+	r := post(t, s, server.URL+"/hook?q=1", time.Second)
+	assert.Nil(t, r.Failure)
+	assert.Equal(t, 202, r.Status)
+	assert.Equal(t, "thanks", r.Body)
+	assert.Equal(t, "yes", r.Header["X-Answer"])
+	assert.NotContains(t, r.Header, "Set-Cookie")
+	assert.Equal(t, "POST /hook?q=1", got.Method+" "+got.RequestURI)
+	assert.Equal(t, `{"a":1}`, string(body))
+	assert.Equal(t, http.Header{"Content-Type": {"application/json"}, "User-Agent": {"us"}, "Content-Length": {"7"}}, got.Header, "nothing is added, above all no Accept-Encoding")
+	assert.Positive(t, r.Timings.Connect)
+	assert.Positive(t, r.Timings.FirstByte)
+	assert.GreaterOrEqual(t, r.Duration, r.Timings.FirstByte)
+}
+
+func TestConnectionsAreUsedAgain(t *testing.T) {
+	var connections atomic.Int64
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, strings.Repeat("x", keptBody+drainedBody/2)) // more than is kept, less than is drained
+	}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	server.Start()
+	defer server.Close()
+	s := newSender(t, loopback)
+	for range 20 {
+		assert.Equal(t, 200, post(t, s, server.URL, time.Second).Status)
+	}
+	assert.EqualValues(t, 1, connections.Load())
+
+	var requests sync.WaitGroup
+	for range 10 {
+		requests.Go(func() {
+			for range 20 {
+				post(t, s, server.URL, 5*time.Second)
+			}
+		})
+	}
+	requests.Wait()
+	assert.LessOrEqual(t, connections.Load(), int64(20), "each worker keeps one, give or take a race to dial")
+}
+
+// TestHostileReceivers: each ends in a result within its time, whatever the receiver does.
+func TestHostileReceivers(t *testing.T) {
+	const timeout = 400 * time.Millisecond
+	const ok = "HTTP/1.1 200 OK\r\n"
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, _ = z.Write(make([]byte, 50<<20))
+	_ = z.Close()
+
+	timedOut := func(during phase) Failure {
+		return Failure{Timeout, "timed out after 0.4 s while " + string(during)}
+	}
+	closed := Failure{Closed, "the connection was closed before an answer came"}
+	malformed := Failure{Protocol, "the answer is not valid HTTP, or its headers are too large"}
+
+	for name, c := range map[string]struct {
+		serve   func(net.Conn)
+		status  int
+		failure Failure
+	}{
+		"says nothing":              {serve: func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }, failure: timedOut(waiting)},
+		"drips the status line":     {serve: drips("", "H", 10*time.Millisecond), failure: timedOut(waiting)},
+		"drips the header":          {serve: drips(ok, "X-A: b\r\n", 10*time.Millisecond), failure: timedOut(waiting)},
+		"drips the body":            {serve: drips(ok+"Content-Length: 100000\r\n\r\n", "x", 10*time.Millisecond), status: 200},
+		"drips a failure's body":    {serve: drips("HTTP/1.1 500 X\r\nContent-Length: 100000\r\n\r\n", "x", 10*time.Millisecond), status: 500},
+		"never ends the body":       {serve: drips(ok+"Transfer-Encoding: chunked\r\n\r\n", "5\r\nhello\r\n", 0), status: 200},
+		"a body of 100 MB":          {serve: drips(ok+"Content-Length: 100000000\r\n\r\n", strings.Repeat("x", 1<<20), 0), status: 200},
+		"stalls the body":           {serve: func(c net.Conn) { says(ok + "Content-Length: 10\r\n\r\nx")(c); _, _ = io.Copy(io.Discard, c) }, status: 200},
+		"cuts the body":             {serve: says(ok + "Content-Length: 1000\r\n\r\nshort"), status: 200},
+		"body longer than declared": {serve: says(ok + "Content-Length: 2\r\n\r\nokHTTP/1.1 500 no\r\n\r\n"), status: 200},
+		"204 with a body":           {serve: says("HTTP/1.1 204 No Content\r\n\r\nwhat"), status: 204},
+		"broken chunks":             {serve: says(ok + "Transfer-Encoding: chunked\r\n\r\nzz\r\n"), status: 200},
+		"broken gzip":               {serve: says(ok + "Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nnope!"), status: 200},
+		"gzip bomb":                 {serve: says(ok + "Content-Encoding: gzip\r\nContent-Length: " + fmt.Sprint(packed.Len()) + "\r\n\r\n" + packed.String()), status: 200},
+		"redirect":                  {serve: says("HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"), status: 307},
+		"redirect to nowhere":       {serve: says("HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n"), status: 302},
+		"closes at once":            {serve: func(net.Conn) {}, failure: closed},
+		"closes in the header":      {serve: says(ok + "X-A: b\r\n"), failure: closed},
+		"resets":                    {serve: reset, failure: closed},
+		"answers, then resets":      {serve: func(c net.Conn) { says(ok + "Content-Length: 100\r\n\r\nabc")(c); reset(c) }, status: 200},
+		"10,000 headers":            {serve: says(ok + strings.Repeat("X-Many: header\r\n", 10_000) + "\r\n"), failure: malformed},
+		"a header of 1 MB":          {serve: says(ok + "X-Big: " + strings.Repeat("x", 1<<20) + "\r\n\r\n"), failure: malformed},
+		"is no HTTP":                {serve: says("SSH-2.0-OpenSSH_9.2\r\n\r\n\r\n"), failure: malformed},
+		"bytes in a header":         {serve: says(ok + "X-Odd: a\xff\xfeb\r\nContent-Length: 0\r\n\r\n"), status: 200},
+		"endless 100":               {serve: drips("", "HTTP/1.1 100 Continue\r\n\r\n", 0), failure: malformed},
+		"endless 103":               {serve: drips("", "HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n", 0), failure: malformed},
+		"switches protocols":        {serve: says("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"), status: 101},
+		"status 999":                {serve: says("HTTP/1.1 999 What\r\nContent-Length: 0\r\n\r\n"), status: 999},
+		"status 0":                  {serve: says("HTTP/1.1 000 What\r\nContent-Length: 0\r\n\r\n"), failure: malformed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := New(loopback, 10)
+			defer s.Close()
+			started := time.Now()
+			r := post(t, s, raw(t, c.serve), timeout)
+			assert.Less(t, time.Since(started), timeout+5*time.Second)
+			assert.Equal(t, c.status, r.Status)
+			assert.False(t, r.Interrupted)
+			if c.failure.Text != "" && assert.NotNil(t, r.Failure) {
+				assert.Equal(t, c.failure, *r.Failure)
+			}
+			assert.LessOrEqual(t, len(r.Body), 3*keptBody)
+			presentable(t, r)
+		})
+	}
+}
+
+// presentable: what is kept of an answer can be stored and shown.
+func presentable(t *testing.T, r Result) {
+	t.Helper()
+	size := 0
+	for name, value := range r.Header {
+		size += len(name) + len(value)
+		assert.True(t, utf8.ValidString(name+value) && !strings.Contains(name+value, "\x00"), "%q: %q", name, value)
+	}
+	assert.LessOrEqual(t, size, 3*keptHeader)
+	assert.True(t, utf8.ValidString(r.Body) && !strings.Contains(r.Body, "\x00"), "%q", r.Body)
+	if r.Failure != nil {
+		assert.NotContains(t, r.Failure.Text, "127.0.0.1")
+	}
+}
+
+func reset(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) }
+
+func TestBodiesAreCleaned(t *testing.T) {
+	for body, want := range map[string]string{
+		"a\x00b":               "a\uFFFDb",
+		"a\xffb":               "a\uFFFDb",
+		"caf\u00e9 \U0001F600": "caf\u00e9 \U0001F600",
+		"":                     "",
+		strings.Repeat("x", keptBody-1) + "\u00e9": strings.Repeat("x", keptBody-1), // not half a character
+		strings.Repeat("x", keptBody-2) + "\u00e9": strings.Repeat("x", keptBody-2) + "\u00e9",
+		strings.Repeat("\xff", keptBody):           "\uFFFD",
+	} {
+		assert.Equal(t, want, readBody(io.NopCloser(strings.NewReader(body))))
+	}
+}
+
+func FuzzBody(f *testing.F) {
+	f.Add([]byte("a\x00\xff\u00e9"), 0)
+	f.Add([]byte("\u00e9"), keptBody-1)
+	f.Fuzz(func(t *testing.T, body []byte, before int) {
+		before = max(0, before) % (2 * keptBody)
+		got := readBody(io.NopCloser(io.MultiReader(strings.NewReader(strings.Repeat("x", before)), bytes.NewReader(body))))
+		if !utf8.ValidString(got) || strings.Contains(got, "\x00") || len(got) > 3*keptBody {
+			t.Errorf("%q", got)
+		}
+		if valid := append(bytes.Repeat([]byte("x"), before), body...); utf8.Valid(valid) && !bytes.Contains(body, []byte{0}) && !strings.HasPrefix(string(valid), got) {
+			t.Errorf("%q became %q", valid, got)
+		}
+	})
+}
+
+// TestRefusedAddresses: a listener stands ready, and is never reached.
+func TestRefusedAddresses(t *testing.T) {
+	var reached atomic.Int64
+	listener, err := net.Listen("tcp", ":0")
+	require.NoError(t, err)
+	var accepting sync.WaitGroup
+	accepting.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			reached.Add(1)
+			conn.Close()
+		}
+	})
+	defer accepting.Wait()
+	defer listener.Close()
+	port := listener.Addr().(*net.TCPAddr).Port
+
+	t.Setenv("HTTP_PROXY", fmt.Sprintf("http://127.0.0.1:%d", port))
+	t.Setenv("HTTPS_PROXY", fmt.Sprintf("http://127.0.0.1:%d", port))
+	s := newSender(t, target.NewPolicy(true, nil))
+	for _, host := range []string{
+		"127.0.0.1", "127.8.8.8", "localhost", "localhost.", "0.0.0.0", "127.0.0.1.", "[::1]", "[::]", "[::1%25lo]", "[::ffff:127.0.0.1]",
+		"[::ffff:127.0.0.1%25x]", "[::7f00:1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::1]", "[fe80::1%25lo]", "10.0.0.1", "169.254.169.254", "[fd00:ec2::254]",
+		"127.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.000.000.001", "0", "\u2460\u2461\u2466.\u24ea.\u24ea.\u2460", "127\u30020\u30020\u30021",
+	} {
+		u := &url.URL{Scheme: "http", Host: fmt.Sprintf("%s:%d", strings.ReplaceAll(host, "%25", "%"), port), Path: "/"}
+		r := s.Send(t.Context(), Request{URL: u, Header: http.Header{}, Body: []byte(`{"a":1}`), Timeout: 500 * time.Millisecond})
+		require.NotNil(t, r.Failure, host)
+		assert.Zero(t, r.Status, host)
+		assert.Contains(t, []Class{Refused, DNS, Connect, Timeout}, r.Failure.Class, host)
+		presentable(t, r)
+	}
+	assert.Zero(t, reached.Load(), "a refused address was reached")
+}
+
+func TestRefusedAddressSaysSo(t *testing.T) {
+	s := newSender(t, target.NewPolicy(true, nil))
+	r := post(t, s, "http://127.0.0.1:1/", time.Second)
+	assert.Equal(t, &Failure{Refused, target.ErrRefusedAddress.Error()}, r.Failure)
+}
+
+func TestConnectFailures(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address := listener.Addr().String()
+	require.NoError(t, listener.Close())
+	r := post(t, newSender(t, loopback), "http://"+address, time.Second)
+	assert.Equal(t, &Failure{Connect, "the connection was refused"}, r.Failure)
+}
+
+func TestTLSFailures(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.NotFoundHandler())
+	server.Config.ErrorLog = nil
+	server.StartTLS()
+	defer server.Close()
+	r := post(t, newSender(t, loopback), server.URL, time.Second)
+	assert.Equal(t, &Failure{TLS, "the host's certificate is signed by an unknown authority"}, r.Failure)
+
+	old := httptest.NewUnstartedServer(http.NotFoundHandler())
+	old.TLS = &tls.Config{MaxVersion: tls.VersionTLS10, MinVersion: tls.VersionTLS10}
+	old.StartTLS()
+	defer old.Close()
+	r = post(t, newSender(t, loopback), old.URL, time.Second)
+	require.NotNil(t, r.Failure)
+	assert.Equal(t, TLS, r.Failure.Class)
+
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	r = post(t, newSender(t, loopback), strings.Replace(plain.URL, "http:", "https:", 1), time.Second)
+	assert.Equal(t, &Failure{TLS, "the host does not speak TLS on this port"}, r.Failure)
+}
+
+func TestTLSStallNamesItsPhase(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0") // accepts by its backlog, and says nothing
+	require.NoError(t, err)
+	defer listener.Close()
+	r := post(t, newSender(t, loopback), "https://"+listener.Addr().String(), 300*time.Millisecond)
+	assert.Equal(t, &Failure{Timeout, "timed out after 0.3 s while making the TLS handshake"}, r.Failure)
+}
+
+func TestInterruptionIsNotAFailureOfTheReceiver(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	u, err := url.Parse(raw(t, func(c net.Conn) { cancel(); _, _ = io.Copy(io.Discard, c) }))
+	require.NoError(t, err)
+	r := newSender(t, loopback).Send(ctx, Request{URL: u, Header: http.Header{}, Body: []byte(`{"a":1}`), Timeout: time.Minute})
+	assert.True(t, r.Interrupted)
+	assert.Zero(t, r.Status)
+}

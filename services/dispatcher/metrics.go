@@ -1,0 +1,78 @@
+package dispatcher
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/plausible-webhooks/plausible-webhooks/services/dispatcher/internal/sender"
+)
+
+// metrics have no label whose values a webhook's owner chooses: their number is fixed.
+type metrics struct {
+	attempts    *prometheus.CounterVec
+	duration    prometheus.Histogram
+	latency     prometheus.Histogram
+	batchRows   prometheus.Histogram
+	terminated  prometheus.Counter
+	duplicates  prometheus.Counter
+	claimed     prometheus.Counter
+	deferred    prometheus.Counter
+	stale       prometheus.Counter
+	storeErrors prometheus.Counter
+}
+
+func newMetrics(registry prometheus.Registerer, d *dispatcher) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	gauge := func(name, help string, value func() int) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
+	}
+	m := &metrics{
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "delivery_attempts_total", Help: "Attempts by outcome: the answer's class, or why there was none.",
+		}, []string{"outcome"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "delivery_attempt_duration_seconds", Help: "Duration of attempts.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "delivery_publish_to_attempt_seconds", Help: "From a firing's arrival in the stream to its first attempt.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .5, 1, 5, 30, 60, 600},
+		}),
+		batchRows: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "delivery_record_batch_rows", Help: "Outcomes recorded by one statement.", Buckets: []float64{1, 2, 5, 10, 25, 50, 100, 250, 500},
+		}),
+		terminated:  counter("delivery_terminated_total", "Messages that can never be delivered."),
+		duplicates:  counter("delivery_duplicates_total", "Messages that were not sent because their delivery was known."),
+		claimed:     counter("delivery_claimed_total", "Waiting rows that were claimed."),
+		deferred:    counter("delivery_deferred_total", "Deliveries that were put among the waiting because their webhook was busy."),
+		stale:       counter("delivery_stale_outcomes_total", "Outcomes that came too late to be recorded."),
+		storeErrors: counter("delivery_store_errors_total", "Statements that failed and were tried again."),
+	}
+	for _, class := range []string{"2xx", "3xx", "4xx", "5xx"} {
+		m.attempts.WithLabelValues(class) // a counter that starts at 0 can be watched from the start
+	}
+	for _, class := range sender.Classes {
+		m.attempts.WithLabelValues(string(class))
+	}
+	registry.MustRegister(m.attempts, m.duration, m.latency, m.batchRows, m.terminated, m.duplicates, m.claimed, m.deferred, m.stale, m.storeErrors,
+		gauge("delivery_in_flight", "Deliveries taken and not yet settled.", d.inFlight.size),
+		gauge("delivery_requests_in_flight", "Requests that hold a place, for firings and for waiting rows.", func() int { return d.fresh.taken() + d.due.taken() }),
+		gauge("delivery_claims_in_flight", "Places taken by claimed rows.", d.due.taken),
+	)
+	return m
+}
+
+func (m *metrics) attempted(r sender.Result) {
+	outcome := strconv.Itoa(r.Status/100) + "xx"
+	if r.Status == 0 {
+		outcome = string(sender.Protocol)
+		if r.Failure != nil {
+			outcome = string(r.Failure.Class)
+		}
+	}
+	m.attempts.WithLabelValues(outcome).Inc()
+	m.duration.Observe(r.Duration.Seconds())
+}
