@@ -44,13 +44,25 @@ func Load[C any](environ []string) (C, error) {
 		}
 	}
 	if v, ok := any(config).(interface{ Validate() []error }); ok {
-		problems = append(problems, v.Validate()...)
+		problems = append(problems, unreported(problems, v.Validate())...)
 	}
 	if len(problems) == 0 {
 		return config, nil
 	}
 	slices.SortFunc(problems, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return config, fmt.Errorf("the configuration has %d problems:\n  %w", len(problems), joined(problems))
+}
+
+// unreported leaves out the problems of variables that have one already: what could not be read
+// is not within its range either.
+func unreported(known, more []error) []error {
+	variable := func(err error) string {
+		name, _, _ := strings.Cut(err.Error(), " ")
+		return name
+	}
+	return slices.DeleteFunc(more, func(err error) bool {
+		return slices.ContainsFunc(known, func(k error) bool { return variable(k) == variable(err) })
+	})
 }
 
 // joined prints errors as an indented list; errors.Join would not indent.

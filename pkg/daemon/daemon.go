@@ -72,7 +72,7 @@ func Main[C interface{ common() Config }](name string, run func(context.Context,
 }
 
 func serve(ctx context.Context, name string, log *slog.Logger, common Config, run func(context.Context, *Service) error) error {
-	tracers, flush, err := newTracers(ctx, name)
+	tracers, flush, err := NewTracers(ctx, name)
 	if err != nil {
 		return err
 	}

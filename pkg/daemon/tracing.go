@@ -13,9 +13,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// newTracers exports spans by OTLP over HTTP if OTEL_EXPORTER_OTLP_ENDPOINT is set; the other
-// OTEL_ variables hold too. Without it spans still get ids, which connect logs and messages.
-func newTracers(ctx context.Context, name string) (trace.TracerProvider, func(context.Context) error, error) {
+// NewTracers makes the tracers of a process, and a function that flushes and ends them. Spans
+// are exported by OTLP over HTTP if OTEL_EXPORTER_OTLP_ENDPOINT is set; the other OTEL_ variables
+// hold too. Without it they still get ids, which connect logs and messages.
+func NewTracers(ctx context.Context, name string) (trace.TracerProvider, func(context.Context) error, error) {
 	options := []sdktrace.TracerProviderOption{
 		sdktrace.WithResource(resource.NewSchemaless(semconv.ServiceName("plausible-webhooks-" + name))),
 	}

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -131,6 +132,9 @@ func (d *Directory) accessQuery() string {
 func (d *Directory) Access(ctx context.Context, rawKey, site string) (Site, Role, error) {
 	hash := HashKey(d.keySalt, rawKey)
 	query, argument := d.accessQuery()+" AND (s.domain = $2 OR s.domain_changed_from = $2) ORDER BY s.domain = $2 DESC LIMIT 1", any(site)
+	if !utf8.ValidString(site) || strings.ContainsRune(site, 0) { // Postgres would refuse it as an error of ours
+		return Site{}, "", d.explainNoAccess(ctx, hash)
+	}
 	if id, err := strconv.ParseInt(site, 10, 64); err == nil {
 		query, argument = d.accessQuery()+" AND s.id = $2", id
 	}

@@ -1,7 +1,6 @@
 package trigger
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -82,13 +81,7 @@ func parseGoal(parent *object) Goal {
 		depth := int(o.integer("scroll_threshold", 0, 0, 100))
 		g.ScrollThreshold = &depth
 	}
-	if raw, given := o.take("custom_props"); given {
-		if err := json.Unmarshal(raw, &g.CustomProps); err != nil {
-			o.refuse("custom_props", "must be an object of text values")
-		} else if len(g.CustomProps) > 3 {
-			o.refuse("custom_props", "must have at most 3 properties")
-		}
-	}
+	g.CustomProps = o.texts("custom_props", 3, 300, 2000) // Plausible's own limits
 	o.end()
 
 	chosen := 0

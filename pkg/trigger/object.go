@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // object reads the fields of one JSON object and collects every problem with its path, where
@@ -66,10 +69,47 @@ func (o *object) text(name string, longest int) string {
 		o.refuse(name, "must be text")
 		return ""
 	}
-	if s == "" || len(s) > longest {
+	switch {
+	case s == "" || utf8.RuneCountInString(s) > longest:
 		o.refuse(name, "must have 1 to %d characters", longest)
+	case strings.ContainsFunc(s, unicode.IsControl): // no name or path has any, and Postgres cannot store NUL
+		o.refuse(name, "must not contain control characters")
 	}
 	return s
+}
+
+// texts reads an object of few texts.
+func (o *object) texts(name string, most, longestKey, longest int) map[string]string {
+	raw, given := o.take(name)
+	if !given {
+		return nil
+	}
+	var fields map[string]*string
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		o.refuse(name, "must be an object of text values")
+		return nil
+	}
+	if len(fields) > most {
+		o.refuse(name, "must have at most %d properties", most)
+		return nil
+	}
+	texts := make(map[string]string, len(fields))
+	for _, key := range slices.Sorted(maps.Keys(fields)) {
+		value := fields[key]
+		switch {
+		case value == nil:
+			o.refuse(name, "must be an object of text values")
+			return nil
+		case key == "" || utf8.RuneCountInString(key) > longestKey || utf8.RuneCountInString(*value) > longest:
+			o.refuse(name, "must have names of 1 to %d characters and values of at most %d", longestKey, longest)
+			return nil
+		case strings.ContainsRune(key+*value, 0): // which Postgres cannot store
+			o.refuse(name, "must not contain the character NUL")
+			return nil
+		}
+		texts[key] = *value
+	}
+	return texts
 }
 
 func (o *object) choice(name string, allowed ...string) string {

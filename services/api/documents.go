@@ -1,0 +1,232 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/textproto"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/target"
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
+)
+
+// The limits of what owners write, besides those of the contract.
+const (
+	maxWebhooks    = 100 // of a site
+	maxTriggers    = 100 // of a webhook
+	maxDescription = 1000
+	maxName        = 200
+	maxHeaders     = 20
+	maxHeaderBytes = 4 << 10
+	maxCooldown    = 30 * 24 * 60 * 60
+
+	defaultTimeout = 15
+	longestTimeout = 30
+)
+
+// webhookDocument is a webhook as its owner writes it, complete with its defaults.
+type webhookDocument struct {
+	url            string
+	description    string
+	enabled        bool
+	enable         bool // enabled was given, and true
+	headers        map[string]string
+	timeoutSeconds int
+	triggers       []triggerDocument
+	hasTriggers    bool
+}
+
+// triggerDocument is a trigger as its owner writes it.
+type triggerDocument struct {
+	path            string // where it stands in the body, for problems: "triggers[0].", or empty
+	id              string // of the trigger that it replaces; empty: a new one
+	typ             trigger.Type
+	name            string // empty: one that is made of the config
+	keepName        bool   // no name was given, and that leaves it as it is
+	enabled         bool
+	config          trigger.Config // nil if it has problems
+	cooldownSeconds int
+	notifyResolved  bool
+}
+
+// purpose is what a document is for. It decides about the fields that only answers have.
+type purpose int
+
+const (
+	creating purpose = iota
+	replacing
+	patching
+)
+
+// readWebhook reads a whole webhook. An URL that is the stored one is not judged again: after
+// the operator's rules have changed, its owner must still be able to pause it.
+func readWebhook(raw json.RawMessage, p purpose, storedURL string, targets target.Policy) (webhookDocument, []trigger.Problem) {
+	var problems []trigger.Problem
+	o := readObject("", raw, &problems)
+	d := webhookDocument{
+		url:            o.text("url", 0, 2000),
+		description:    o.text("description", 0, maxDescription),
+		enabled:        o.boolean("enabled", true),
+		headers:        readHeaders(o),
+		timeoutSeconds: o.integer("timeout_seconds", defaultTimeout, 1, longestTimeout),
+	}
+	if _, given := o.take("enabled"); given {
+		d.enable = d.enabled
+	}
+	if err := targets.CheckURL(d.url); err != nil && (d.url == "" || d.url != storedURL) && !hasProblem(problems, "url") {
+		o.refuse("url", "%s", err)
+	}
+	o.unavailable("format", `"standard"`, `only "standard" is available in this version`)
+	o.unavailable("template", "null", "is not available in this version")
+	o.unavailable("batch", "null", "is not available in this version")
+	o.unavailable("rate_limit_per_second", "null", "is not available in this version")
+
+	if _, d.hasTriggers = o.fields["triggers"]; d.hasTriggers {
+		if _, given := o.take("triggers"); !given { // as a default it would remove them all
+			o.refuse("triggers", "must be a list")
+		}
+		inner := p
+		if p == patching { // a list is replaced as a whole, and so is each of its elements
+			inner = replacing
+		}
+		for i, element := range o.list("triggers", maxTriggers) {
+			d.triggers = append(d.triggers, readTrigger(fmt.Sprintf("triggers[%d]", i), element, inner, &problems))
+		}
+		refuseRepeatedIDs(d.triggers, &problems)
+	}
+	o.readOnly(p == replacing, "id", "status", "disabled_reason", "created_at", "updated_at")
+	o.readOnly(false, "secret")
+	o.end()
+	return d, problems
+}
+
+func hasProblem(problems []trigger.Problem, field string) bool {
+	return slices.ContainsFunc(problems, func(p trigger.Problem) bool { return p.Field == field })
+}
+
+// readTrigger reads a whole trigger. Whether its goal exists is settled later: see settle.
+func readTrigger(path string, raw json.RawMessage, p purpose, problems *[]trigger.Problem) triggerDocument {
+	o := readObject(path, raw, problems)
+	if o.fields == nil {
+		return triggerDocument{path: o.path}
+	}
+	d := triggerDocument{
+		path:            o.path,
+		typ:             trigger.Type(o.text("type", 0, 100)),
+		name:            strings.TrimSpace(o.text("name", 1, maxName)),
+		enabled:         o.boolean("enabled", true),
+		cooldownSeconds: o.integer("cooldown_seconds", 0, 0, maxCooldown),
+		notifyResolved:  o.boolean("notify_resolved", false),
+	}
+	if _, given := o.fields["name"]; !given && p == patching {
+		d.keepName = true
+	}
+	config, _ := o.take("config")
+	if string(config) == "null" {
+		config = nil
+	}
+	parsed, found := trigger.Parse(d.typ, config)
+	if d.typ == "" {
+		found = []trigger.Problem{{Field: "type", Message: "is required"}}
+	}
+	for _, problem := range found {
+		if !hasProblem(*problems, o.path+problem.Field) {
+			o.refuse(problem.Field, "%s", problem.Message)
+		}
+	}
+	if len(found) == 0 {
+		d.config = parsed
+	}
+	o.unavailable("filters", "[]", "filters are not available in this version")
+	if path != "" && p == replacing {
+		d.id = o.text("id", 1, 100)
+	}
+	o.readOnly(p == replacing, "id", "state", "created_at", "updated_at")
+	o.end()
+	return d
+}
+
+func refuseRepeatedIDs(triggers []triggerDocument, problems *[]trigger.Problem) {
+	seen := map[string]bool{}
+	for _, d := range triggers {
+		if d.id != "" && seen[d.id] {
+			*problems = append(*problems, trigger.Problem{Field: d.path + "id", Message: "is given twice"})
+		}
+		seen[d.id] = true
+	}
+}
+
+// readHeaders reads the headers that the owner wants sent along.
+func readHeaders(o *object) map[string]string {
+	raw, given := o.take("headers")
+	if !given {
+		return map[string]string{}
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		o.refuse("headers", "must be an object of names and texts")
+		return nil
+	}
+	if len(fields) > maxHeaders {
+		o.refuse("headers", "must have at most %d headers", maxHeaders)
+		return nil
+	}
+	names := make([]string, 0, len(fields))
+	for name := range fields {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	headers, seen, size := map[string]string{}, map[string]bool{}, 0
+	for _, name := range names {
+		value, reason := readHeader(name, fields[name])
+		canonical := textproto.CanonicalMIMEHeaderKey(name)
+		if reason == "" && seen[canonical] {
+			reason = "is given twice, in different spellings"
+		}
+		if reason != "" {
+			o.refuse("headers."+name, "%s", reason)
+		}
+		headers[name], seen[canonical] = value, true
+		size += len(name) + len(value)
+	}
+	if size > maxHeaderBytes {
+		o.refuse("headers", "must have at most %d bytes together", maxHeaderBytes)
+	}
+	return headers
+}
+
+// readHeader returns a header's value, or why it is refused.
+func readHeader(name string, raw json.RawMessage) (value, reason string) {
+	switch {
+	case !httpguts.ValidHeaderFieldName(name):
+		return "", "is not a header name"
+	case isReserved(textproto.CanonicalMIMEHeaderKey(name)):
+		return "", "is set by the sender"
+	case string(raw) == "null" || json.Unmarshal(raw, &value) != nil:
+		return "", "must be text"
+	}
+	for _, b := range []byte(value) {
+		if b < ' ' || b >= 0x7f {
+			return "", "must be plain ASCII without control characters"
+		}
+	}
+	if strings.TrimSpace(value) != value {
+		return "", "must not begin or end with a space"
+	}
+	return value, ""
+}
+
+// isReserved tells the headers that are ours, and those that steer the connection or say who
+// is at its ends. The dispatcher leaves them out in any case; here their owner learns of it.
+func isReserved(canonical string) bool {
+	switch canonical {
+	case "Accept-Encoding", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Expect", "Forwarded", "Host",
+		"Http2-Settings", "Idempotency-Key", "Keep-Alive", "Te", "Traceparent", "Tracestate", "Trailer", "Transfer-Encoding", "Upgrade",
+		"User-Agent", "Via", "X-Idempotency-Key":
+		return true
+	}
+	return strings.HasPrefix(canonical, "Webhook-") || strings.HasPrefix(canonical, "Proxy-") || strings.HasPrefix(canonical, "X-Forwarded-")
+}

@@ -1,0 +1,77 @@
+// Package postgres keeps the configuration, which the api writes, and reads what the other
+// services write: the triggers' states, the deliveries and the webhooks' health.
+//
+// Every method is told the site and touches no row of another one.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Store is the api's view of the own database.
+type Store struct{ pool *pgxpool.Pool }
+
+// New makes a store of an open pool.
+func New(pool *pgxpool.Pool) *Store { return &Store{pool: pool} }
+
+// Ping tells whether the database answers.
+func (s *Store) Ping(ctx context.Context) error { return s.pool.Ping(ctx) }
+
+// What the callers tell apart.
+var (
+	ErrNotFound = errors.New("the site has no such thing")
+	ErrFull     = errors.New("the site has as many webhooks as it may have")
+	ErrAway     = errors.New("the database does not answer")
+)
+
+// querier is what a pool and a transaction have in common.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// inTx commits what do did, unless it returns an error. That error is passed on as it is: it
+// may be the caller's own.
+func (s *Store) inTx(ctx context.Context, do func(tx pgx.Tx) error) error {
+	tx, err := s.pool.Begin(ctx)
+	if err != nil {
+		return wrap("begin", err)
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) // after a commit there is nothing to roll back
+	if err := do(tx); err != nil {
+		return err
+	}
+	return wrap("commit", tx.Commit(ctx))
+}
+
+// wrap says what was being done, and marks the errors that another try may not have.
+func wrap(doing string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, pgx.ErrNoRows):
+		return ErrNotFound
+	case away(err):
+		return fmt.Errorf("%s: %w: %w", doing, ErrAway, err)
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// away tells a server that cannot be talked to from one that refuses a statement: connection
+// exceptions (08), insufficient resources (53) and operator intervention (57P).
+func away(err error) bool {
+	if refused := new(pgconn.PgError); errors.As(err, &refused) {
+		return strings.HasPrefix(refused.Code, "08") || strings.HasPrefix(refused.Code, "53") || strings.HasPrefix(refused.Code, "57P")
+	}
+	connecting, network := new(pgconn.ConnectError), net.Error(nil)
+	return errors.As(err, &connecting) || errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
+}

@@ -1,0 +1,234 @@
+package api
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func itoa(n int64) string { return strconv.FormatInt(n, 10) }
+
+func TestTriggerLivesFromCreationToRemoval(t *testing.T) {
+	w := newWorld(t)
+	id := w.owner(201, "POST", "", `{"url": "https://example.com"}`).id(t)
+	w.announced()
+	created := w.owner(201, "POST", "/"+id+"/triggers", fmt.Sprintf(`{"type": "goal_achieved", "config": {"goal": {"goal_id": %d}, "mode": "threshold"},
+		"cooldown_seconds": 60, "notify_resolved": true, "filters": []}`, w.demo.Goals.Signup))
+	tr := created.id(t)
+	path := "/" + id + "/triggers/" + tr
+	require.Regexp(t, `^tr_[a-z2-7]{26}$`, tr)
+	require.Equal(t, "/api/sites/demo.example.com/webhooks"+path, created.header.Get("Location"))
+	require.Equal(t, []string{"changed.trigger." + tr}, w.announced(), "the webhook itself has not changed")
+
+	shown := w.owner(200, "GET", path, "")
+	require.JSONEq(t, created.text, shown.text)
+	require.JSONEq(t, fmt.Sprintf(`{"id": %q, "type": "goal_achieved", "name": "Signup: 10 conversions in 1h", "enabled": true,
+		"config": {"goal": {"goal_id": %d}, "mode": "threshold", "measure": "conversions", "threshold": 10, "window_seconds": 3600},
+		"filters": [], "cooldown_seconds": 60, "notify_resolved": true, "created_at": %[3]q, "updated_at": %[3]q,
+		"state": {"status": "pending", "value": null, "threshold": null, "since": %[3]q, "last_evaluated_at": null, "last_fired_at": null, "explanation": "Not evaluated yet."}}`,
+		tr, w.demo.Goals.Signup, shown.json(t, "created_at")), shown.text)
+
+	w.owner(204, "DELETE", path, "")
+	require.Equal(t, []string{"changed.trigger." + tr}, w.announced())
+	for method, body := range map[string]string{"GET": "", "PUT": spike, "PATCH": "{}", "DELETE": ""} {
+		require.JSONEq(t, notFound, w.owner(404, method, path, body).text)
+	}
+}
+
+func TestOnlyAnotherConditionStartsAnew(t *testing.T) {
+	w := newWorld(t)
+	created := w.owner(201, "POST", "", `{"url": "https://example.com", "triggers": [`+spike+`]}`)
+	tr := created.json(t, "triggers").([]any)[0].(map[string]any)["id"].(string)
+	path := "/" + created.id(t) + "/triggers/" + tr
+	revision := func() (n int) {
+		require.NoError(t, w.own.QueryRow(t.Context(), "SELECT revision FROM triggers").Scan(&n))
+		return n
+	}
+	revisedNow := func() (now bool) {
+		require.NoError(t, w.own.QueryRow(t.Context(), "SELECT revised_at = updated_at FROM triggers").Scan(&now))
+		return now
+	}
+	w.announced()
+	for _, step := range []struct {
+		method, body string
+		revision     int
+	}{
+		{"PATCH", `{"name": "N"}`, 1},
+		{"PATCH", `{"cooldown_seconds": 5, "notify_resolved": true}`, 1},
+		{"PATCH", `{"config": {"threshold": 100}}`, 1}, // as it was
+		{"PATCH", `{"config": {"window_seconds": 300}}`, 1},
+		{"PATCH", `{"enabled": false}`, 1},
+		{"PATCH", `{"enabled": true}`, 2},
+		{"PATCH", `{"enabled": null}`, 2},
+		{"PATCH", `{"config": {"threshold": 101}}`, 3},
+		{"PATCH", `{"config": {"threshold": null}}`, 4},
+		{"PUT", `{"type": "visitor_spike"}`, 4},
+		{"PUT", `{"type": "visitor_spike", "config": {"window_seconds": 600}}`, 5},
+		{"PATCH", `{"type": "goal_achieved", "config": {"goal": {"event_name": "A", "custom_props": {"a": "1", "b": "2"}}}}`, 6},
+		{"PATCH", `{"config": {"goal": {"custom_props": {"a": null}}}}`, 7},
+	} {
+		before := revision()
+		a := w.owner(200, step.method, path, step.body)
+		require.Equal(t, step.revision, revision(), step.body)
+		if step.revision > before {
+			require.True(t, revisedNow(), step.body)
+			require.Equal(t, "pending", a.json(t, "state.status"), step.body)
+		}
+	}
+	require.Equal(t, map[string]any{"event_name": "A", "custom_props": map[string]any{"b": "2"}}, w.owner(200, "GET", path, "").json(t, "config.goal"))
+}
+
+func TestNamesFollowTheConfigUntilTheyAreGiven(t *testing.T) {
+	w := newWorld(t)
+	created := w.owner(201, "POST", "", `{"url": "https://example.com", "triggers": [`+spike+`]}`)
+	path := "/" + created.id(t) + "/triggers/" + created.json(t, "triggers").([]any)[0].(map[string]any)["id"].(string)
+	for _, step := range [][3]string{
+		{"PATCH", `{"config": {"threshold": 7, "window_seconds": 5400}}`, "Visitor spike: 7 in 1h30m"},
+		{"PATCH", `{"name": "Mine"}`, "Mine"},
+		{"PATCH", `{"config": {"threshold": 8}}`, "Mine"},
+		{"PATCH", `{"name": null}`, "Visitor spike: 8 in 1h30m"},
+		{"PUT", fmt.Sprintf(`{"type": "goal_achieved", "config": {"goal": {"goal_id": %d}}}`, w.demo.Goals.Pricing), "Visit /pricing: every conversion"},
+		{"PATCH", `{"config": {"goal": {"goal_id": null, "page_path": "/` + strings.Repeat("ü", 300) + `"}}}`, "Visit /" + strings.Repeat("ü", 192) + "…"},
+	} {
+		require.Equal(t, step[2], w.owner(200, step[0], path, step[1]).json(t, "name"), step[1])
+	}
+}
+
+func TestGoalsMustBeTheSites(t *testing.T) {
+	w := newWorld(t)
+	w.exec(w.theirs, `INSERT INTO goals (id, site_id, event_name, display_name, inserted_at, updated_at) VALUES (777, $1, 'Theirs', 'Canary', now(), now())`, w.demo.OtherSiteID)
+	created := w.owner(201, "POST", "", fmt.Sprintf(`{"url": "https://example.com", "triggers": [{"type": "goal_achieved", "config": {"goal": {"goal_id": %d}}}]}`, w.demo.Goals.Signup))
+	path := "/" + created.id(t) + "/triggers/" + created.json(t, "triggers").([]any)[0].(map[string]any)["id"].(string)
+	for _, id := range []string{"777", "999999", "4611686018427387904"} {
+		a := w.owner(422, "PATCH", path, `{"config": {"goal": {"goal_id": `+id+`}}}`)
+		require.JSONEq(t, `{"error": "config.goal.goal_id is not a goal of this site.", "errors": [{"field": "config.goal.goal_id", "message": "is not a goal of this site"}]}`, a.text)
+	}
+	a := w.owner(422, "POST", "", `{"url": "x", "triggers": [{"type": "goal_achieved", "config": {"goal": {"goal_id": 777}}}]}`)
+	require.JSONEq(t, `{"error": "url must start with https://; and 1 more.", "errors": [
+		{"field": "url", "message": "must start with https://"}, {"field": "triggers[0].config.goal.goal_id", "message": "is not a goal of this site"}]}`, a.text)
+
+	// A goal that was deleted in Plausible does not stand in the way of other changes.
+	w.exec(w.theirs, "DELETE FROM goals WHERE id = $1", w.demo.Goals.Signup)
+	require.Equal(t, "Signup: every conversion", w.owner(200, "PATCH", path, `{"enabled": false}`).json(t, "name"))
+}
+
+func TestStateIsLive(t *testing.T) {
+	w := newWorld(t)
+	created := w.owner(201, "POST", "", `{"url": "https://example.com", "triggers": [`+spike+`]}`)
+	tr := created.json(t, "triggers").([]any)[0].(map[string]any)["id"].(string)
+	path := "/" + created.id(t) + "/triggers/" + tr
+	w.exec(w.own, `INSERT INTO trigger_states (trigger_id, revision, status, value, threshold, since, last_evaluated_at, last_fired_at, explanation, machine)
+		VALUES ($1, 1, 'ok', 12, 100, '2026-11-23T10:00:00Z', '2026-11-23T10:00:10Z', '2026-11-22T10:00:00+01', '12 visitors in 5 minutes.', '{}')`, tr)
+	require.Equal(t, map[string]any{"status": "ok", "value": 12.0, "threshold": 100.0, "since": "2026-11-23T10:00:00Z", "last_evaluated_at": "2026-11-23T10:00:10Z",
+		"last_fired_at": "2026-11-22T09:00:00Z", "explanation": "12 visitors in 5 minutes."}, w.owner(200, "GET", path, "").json(t, "state"))
+
+	// States are written when they change: the lease tells up to when that is known.
+	w.exec(w.own, `INSERT INTO evaluator_leases (shard, owner, epoch, expires_at, last_slot) VALUES (0, 'o', 1, now(), '2026-11-23T11:00:00Z')`)
+	require.Equal(t, "2026-11-23T11:00:00Z", w.owner(200, "GET", path, "").json(t, "state.last_evaluated_at"))
+	paused := w.owner(200, "PATCH", path, `{"enabled": false}`)
+	require.Equal(t, "2026-11-23T10:00:10Z", paused.json(t, "state.last_evaluated_at"))
+	require.Contains(t, paused.json(t, "state.explanation"), "disabled")
+
+	w.exec(w.own, `UPDATE trigger_states SET value = NULL, threshold = NULL, last_fired_at = NULL, status = 'error', explanation = 'The goal no longer exists.'`)
+	w.exec(w.own, `UPDATE triggers SET enabled = true`)
+	require.Equal(t, []any{"error", nil, nil, nil}, []any{
+		w.owner(200, "GET", path, "").json(t, "state.status"), w.owner(200, "GET", path, "").json(t, "state.value"),
+		w.owner(200, "GET", path, "").json(t, "state.threshold"), w.owner(200, "GET", path, "").json(t, "state.last_fired_at")})
+	w.exec(w.own, `UPDATE triggers SET revision = 2`)
+	require.Equal(t, "pending", w.owner(200, "GET", path, "").json(t, "state.status"))
+}
+
+// A row that a newer version has written is shown as it is, and can be replaced.
+func TestUnknownTypesInRowsAreShown(t *testing.T) {
+	w := newWorld(t)
+	id := w.owner(201, "POST", "", `{"url": "https://example.com"}`).id(t)
+	w.exec(w.own, `INSERT INTO triggers (id, webhook_id, site_id, type, name, config) VALUES ('tr_new', $1, $2, 'future', 'F', '{"a": 1}')`, id, w.demo.SiteID)
+	require.Equal(t, map[string]any{"a": 1.0}, w.owner(200, "GET", "/"+id+"/triggers/tr_new", "").json(t, "config"))
+	w.owner(200, "PATCH", "/"+id, `{"enabled": false}`)
+	require.Equal(t, "F", w.owner(200, "PATCH", "/"+id+"/triggers/tr_new", `{"type": "visitor_spike"}`).json(t, "name"))
+}
+
+// walk reads a list page by page, forward and then back, and requires that both ways show
+// the same rows in the same order.
+func (w *world) walk(path, things string, limit int) []string {
+	w.t.Helper()
+	separator := "?"
+	if strings.Contains(path, "?") {
+		separator = "&"
+	}
+	read := func(cursor string) ([]string, answer) {
+		a := w.owner(200, "GET", path+separator+"limit="+strconv.Itoa(limit)+cursor, "")
+		var ids []string
+		for _, thing := range a.json(w.t, things).([]any) {
+			ids = append(ids, thing.(map[string]any)["id"].(string))
+		}
+		require.LessOrEqual(w.t, len(ids), limit)
+		require.Equal(w.t, float64(limit), a.json(w.t, "meta.limit"))
+		return ids, a
+	}
+	page, a := read("")
+	require.Nil(w.t, a.json(w.t, "meta.before"), "nothing is newer than the first page")
+	forward := page
+	for a.json(w.t, "meta.after") != nil {
+		page, a = read("&after=" + a.json(w.t, "meta.after").(string))
+		require.NotEmpty(w.t, page)
+		forward = append(forward, page...)
+	}
+	back := page
+	for a.json(w.t, "meta.before") != nil {
+		page, a = read("&before=" + a.json(w.t, "meta.before").(string))
+		require.NotEmpty(w.t, page)
+		require.NotNil(w.t, a.json(w.t, "meta.after"))
+		back = append(page, back...)
+	}
+	require.Equal(w.t, forward, back)
+	return forward
+}
+
+func TestListsArePagedWithoutGaps(t *testing.T) {
+	w := newWorld(t)
+	// Many share a time, so that only their ids order them.
+	w.exec(w.own, `INSERT INTO webhooks (id, site_id, url, created_at) SELECT 'wh_' || lpad(n::text, 2, '0'), $1, 'https://example.com', '2026-11-23'::timestamptz + n / 4 * interval '1 microsecond'
+		FROM generate_series(0, 10) n`, w.demo.SiteID)
+	w.exec(w.own, `INSERT INTO webhooks (id, site_id, url, created_at) SELECT 'wh_other_' || n, $1, 'https://example.com', '2026-11-23' FROM generate_series(0, 3) n`, w.demo.OtherSiteID)
+	w.exec(w.own, `INSERT INTO triggers (id, webhook_id, site_id, type, name, config, created_at)
+		SELECT 'tr_' || n, 'wh_00', $1, 'visitor_spike', 'n', '{}', '2026-11-23' FROM generate_series(0, 9) n`, w.demo.SiteID)
+	w.exec(w.own, `INSERT INTO triggers (id, webhook_id, site_id, type, name, config) VALUES ('tr_elsewhere', 'wh_01', $1, 'visitor_spike', 'n', '{}')`, w.demo.SiteID)
+	var webhooks, triggers []string
+	for n := 10; n >= 0; n-- {
+		webhooks = append(webhooks, fmt.Sprintf("wh_%02d", n))
+	}
+	for n := 9; n >= 0; n-- {
+		triggers = append(triggers, fmt.Sprintf("tr_%d", n))
+	}
+	for _, limit := range []int{1, 2, 3, 5, 11, 100} {
+		require.Equal(t, webhooks, w.walk("", "webhooks", limit), "newest first")
+		require.Equal(t, triggers, w.walk("/wh_00/triggers", "triggers", limit))
+	}
+	require.Len(t, w.owner(200, "GET", "", "").json(t, "webhooks").([]any)[10].(map[string]any)["triggers"], 10)
+
+	for query, field := range map[string]string{
+		"limit=0": "limit", "limit=101": "limit", "limit=x": "limit", "limit=1e1": "limit", "after=x": "after", "before=%00": "before", "after=eA": "after",
+		"after=OTk5OTk5OTk5OTk5OTk5OTk5OSB4": "after", "after=LTEgd2hfMQ": "after", "after=MSB3aF8xAA": "after",
+		"after=" + *encodeCursor(&testPosition) + "&before=" + *encodeCursor(&testPosition): "before",
+	} {
+		for _, list := range []string{"", "/wh_00/triggers", "/wh_00/deliveries"} {
+			a := w.owner(422, "GET", list+"?"+query, "")
+			require.Equal(t, field, a.json(t, "errors").([]any)[0].(map[string]any)["field"], query)
+		}
+	}
+	a := w.owner(422, "GET", "/wh_00/deliveries?limit=0&after=x&status=lost&from=yesterday&to=2026&trigger_id=%00&type=A", "")
+	require.Len(t, a.json(t, "errors"), 7, "every problem at once")
+}
+
+func TestCursorsAreDecodedAsEncoded(t *testing.T) {
+	decoded, valid := decodeCursor(*encodeCursor(&testPosition))
+	require.True(t, valid)
+	require.Equal(t, testPosition, decoded)
+}
+
+var testPosition = positionAt(time.Date(2026, 11, 23, 15, 4, 5, 123456000, time.UTC), "wh_1")
