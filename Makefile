@@ -1,0 +1,164 @@
+# Everything that one does with this repository. `make` alone lists it.
+
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+# Where `make engines` installs; pkg/devstack looks there.
+ENGINES_DIR ?= $(CURDIR)/.engines
+export ENGINES_DIR
+
+# The servers' versions, which tests in containers (DEVSTACK=docker) share with docker-compose.yml.
+include .env
+export POSTGRES_IMAGE CLICKHOUSE_IMAGE NATS_IMAGE
+
+LINTER_VERSION := v2.15.0
+LINTER := .cache/bin/golangci-lint-$(LINTER_VERSION)
+
+SERVICES := api evaluator dispatcher
+IMAGES := $(SERVICES) migrate demo
+MODULES = $$(go list -f '{{.Dir}}' -m)
+PACKAGES = $$(go list -f '{{.Dir}}/...' -m)
+
+FUZZTIME ?= 10s
+TEST_TIMEOUT ?= 10m
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "; print "usage: make <target>\n"} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+# ---------------------------------------------------------------- the local stack
+
+.PHONY: up
+up: engines ## run everything here: engines, services, a demo site with visitors, a receiver
+	@mkdir -p bin
+	@[ -x bin/local ] || echo "Building (the first time takes a minute or two) …"
+	@go build -o bin/local ./deploy/local
+	@exec ./bin/local
+
+.PHONY: replay
+replay: toolchain ## let an access log pass through the running stack: LOG=path, and SPEED=60 or DURATION=2m
+	@mkdir -p bin
+	@go build -o bin/replay ./deploy/replay
+	@exec ./bin/replay
+
+.PHONY: engines
+engines: toolchain $(ENGINES_DIR)/installed $(ENGINES_DIR)/bin/clickhouse-front ## install Postgres and the ClickHouse engine, unless they are there
+
+ENGINES_SOURCE := pkg/devstack/engines
+
+# The versions and their integrity hashes stand in the lock file; no package runs a script.
+$(ENGINES_DIR)/installed: $(ENGINES_SOURCE)/package.json $(ENGINES_SOURCE)/package-lock.json
+	@command -v node >/dev/null 2>&1 || { echo "Node.js is missing. It fetches the engines; install Node.js 18 or later (on Debian: apt-get install nodejs npm)." >&2; exit 1; }
+	@command -v npm >/dev/null 2>&1 || { echo "npm is missing. It fetches the engines; install it (on Debian: apt-get install npm)." >&2; exit 1; }
+	@node -e 'if (parseInt(process.versions.node) < 18) { console.error("Node.js " + process.versions.node + " is too old: install version 18 or later."); process.exit(1) }'
+	@echo "Installing the engines in $(ENGINES_DIR) (once, about 200 MB to fetch) …"
+	@mkdir -p "$(ENGINES_DIR)"
+	@rm -f "$@"
+	@cp $(ENGINES_SOURCE)/package.json $(ENGINES_SOURCE)/package-lock.json "$(ENGINES_DIR)/"
+	@cd "$(ENGINES_DIR)" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch "$@"
+
+# Built without cgo: it loads the engine itself.
+$(ENGINES_DIR)/bin/clickhouse-front: pkg/devstack/go.mod pkg/devstack/go.sum $(shell find pkg/devstack/cmd pkg/devstack/internal -name '*.go' -not -name '*_test.go' 2>/dev/null)
+	@mkdir -p "$(ENGINES_DIR)/bin"
+	@CGO_ENABLED=0 go build -trimpath -o "$@" ./pkg/devstack/cmd/clickhouse-front
+	@touch "$@"
+
+.PHONY: toolchain
+toolchain:
+	@command -v go >/dev/null 2>&1 || { echo "Go is missing: install version 1.26 or later from https://go.dev/dl/." >&2; exit 1; }
+	@v=$$(GOWORK=off go env GOVERSION); m=$${v#go1.}; m=$${m%%[!0-9]*}; \
+	if [ "$${m:-26}" -lt 26 ] && ! go list -m >/dev/null 2>&1; then \
+		echo "Go $${v#go} is too old: install version 1.26 or later from https://go.dev/dl/." >&2; exit 1; \
+	fi
+
+# ---------------------------------------------------------------- checks
+
+.PHONY: test
+test: test-engines ## run all tests, on real engines, with the race detector
+	@race=-race; \
+	if [ "$$(go env CGO_ENABLED)" != 1 ] || ! command -v "$$(go env CC)" >/dev/null 2>&1; then \
+		if [ "$${CI:-}" = true ]; then echo "The race detector needs a C compiler: install gcc, and unset CGO_ENABLED." >&2; exit 1; fi; \
+		echo "No C compiler was found, so the race detector stays off; install gcc for it."; race=; \
+	fi; \
+	go test $$race -shuffle=on -timeout=$(TEST_TIMEOUT) $(TESTFLAGS) $(PACKAGES)
+
+# Tests in containers, or on servers that run already, need nothing installed.
+.PHONY: test-engines
+ifeq ($(filter docker env,$(DEVSTACK)),)
+test-engines: engines
+else
+test-engines: toolchain
+endif
+
+.PHONY: lint
+lint: toolchain $(LINTER) ## check format, imports, errors and modules; it changes nothing
+	@unformatted=$$(gofmt -l $(MODULES)); if [ -n "$$unformatted" ]; then echo "Not formatted (make fmt): $$unformatted" >&2; exit 1; fi
+	@go vet $(PACKAGES)
+	@$(LINTER) run --allow-parallel-runners $(PACKAGES)
+	@for module in $(MODULES); do \
+		(cd "$$module" && GOWORK=off go build ./... && GOWORK=off go mod tidy -diff) || { echo "The module in $$module does not stand alone: see above, and run make tidy." >&2; exit 1; }; \
+	done
+
+$(LINTER):
+	@echo "Building golangci-lint $(LINTER_VERSION) (once) …"
+	@mkdir -p $(@D)
+	@GOWORK=off GOFLAGS= GOBIN="$(CURDIR)/$(@D)/new" go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINTER_VERSION)
+	@mv $(@D)/new/golangci-lint $@ && rmdir $(@D)/new
+
+.PHONY: fuzz
+fuzz: test-engines ## fuzz every fuzz target for a while: FUZZTIME=10s
+	@for package in $$(grep -rl --include='*_test.go' '^func Fuzz' $(MODULES) | xargs -n1 dirname | sort -u); do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' "$$package"/*_test.go | sort -u); do \
+			echo "$$package $$target"; \
+			(cd "$$package" && go test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) .) || exit 1; \
+		done; \
+	done
+
+.PHONY: fmt
+fmt: toolchain ## format all Go files
+	@gofmt -w $(MODULES)
+
+.PHONY: tidy
+tidy: toolchain ## tidy every module
+	@for module in $(MODULES); do (cd "$$module" && GOWORK=off go mod tidy) || exit 1; done
+
+# ---------------------------------------------------------------- programs and images
+
+.PHONY: build
+build: toolchain ## build the programs, static, into bin/
+	@mkdir -p bin
+	@for service in $(SERVICES); do CGO_ENABLED=0 go build -trimpath -o bin/$$service ./services/$$service/cmd/$$service || exit 1; done
+	@for program in migrate local replay; do CGO_ENABLED=0 go build -trimpath -o bin/$$program ./deploy/$$program || exit 1; done
+
+.PHONY: migrate
+migrate: toolchain ## apply the migrations to DATABASE_URL
+	@mkdir -p bin
+	@go build -o bin/migrate ./deploy/migrate
+	@exec ./bin/migrate
+
+.PHONY: images
+images: ## build a container image of each program
+	@for image in $(IMAGES); do \
+		docker build -f deploy/Dockerfile --build-arg SERVICE=$$image --build-arg GO_IMAGE=$(GO_IMAGE) -t plausible-webhooks/$$image . || exit 1; \
+	done
+
+LOCAL_DIR ?= .local
+CONTAINER_SECRETS := $(LOCAL_DIR)/containers.env
+
+.PHONY: containers
+containers: $(CONTAINER_SECRETS) ## run the stack with Docker Compose, with a demo site; Ctrl-C stops it
+	@exec docker compose --env-file .env --env-file $(CONTAINER_SECRETS) --profile demo up --build
+
+# Made once: with others, what was encrypted with them could not be read any more.
+$(CONTAINER_SECRETS):
+	@mkdir -p $(@D)
+	@umask 077 && { \
+		echo "SECRETS_KEY=$$(head -c 32 /dev/urandom | base64 | tr -d '\n')"; \
+		echo "PLAUSIBLE_SECRET_KEY_BASE=$$(head -c 48 /dev/urandom | base64 | tr -d '\n')"; \
+	} >$@.new && mv $@.new $@
+
+.PHONY: clean
+clean: ## remove what was built and installed; the local stack's data (.local) stays
+	@rm -rf bin .cache "$(ENGINES_DIR)"

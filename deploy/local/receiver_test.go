@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/signature"
+)
+
+// post sends a message as the dispatcher does, signed with our own code: the receiver checks it
+// with the library.
+func post(t *testing.T, address, path, body string, secrets ...signature.Secret) (status int) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address+path, strings.NewReader(body))
+	require.NoError(t, err)
+	if len(secrets) > 0 {
+		now := time.Now()
+		request.Header.Set(signature.HeaderID, "msg_1")
+		request.Header.Set(signature.HeaderTimestamp, jsonNumber(now.Unix()))
+		request.Header.Set(signature.HeaderSignature, signature.Sign("msg_1", now, []byte(body), secrets...))
+	}
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	return response.StatusCode
+}
+
+func jsonNumber(n int64) string {
+	text, _ := json.Marshal(n)
+	return string(text)
+}
+
+func TestReceiverBelievesOnlyWhatIsSigned(t *testing.T) {
+	var printed bytes.Buffer
+	h := newHome(t)
+	r, err := newReceiver(h, &terminal{out: &printed})
+	require.NoError(t, err)
+	server := httptest.NewServer(r.routes())
+	defer server.Close()
+	mine, other := signature.NewSecret(), signature.NewSecret()
+	require.NoError(t, r.learn(demoPath, mine.Reveal(), "wh_1"))
+
+	const body = `{"type":"goal_achieved.fired","timestamp":"2026-11-23T15:04:10Z","data":{"id":"msg_1","site":{"id":1,"domain":"demo.example.com"},
+		"trigger":{"name":"Every sign-up"},"value":2,"threshold":1,"conversions":[{"page":"/signup","source":"Google","country":"EE","props":{"method":"email"}}]}}`
+	require.Equal(t, http.StatusOK, post(t, server.URL, demoPath, body, mine))
+	require.Equal(t, http.StatusOK, post(t, server.URL, demoPath, body, other, mine), "while a secret rotates two sign")
+	require.Equal(t, http.StatusUnauthorized, post(t, server.URL, demoPath, body, other))
+	require.Equal(t, http.StatusUnauthorized, post(t, server.URL, demoPath, body))
+	require.Equal(t, http.StatusOK, post(t, server.URL, "/hooks/mine", "hello", other))
+
+	lines := strings.Split(strings.TrimSpace(printed.String()), "\n")
+	require.Len(t, lines, 5)
+	require.Contains(t, lines[0], "✔ verified  goal_achieved.fired  demo.example.com  “Every sign-up”  2/1  [/signup, Google, EE, method=email]  msg_1")
+	require.Contains(t, lines[2], "✘ refused")
+	require.Contains(t, lines[4], "not verified: no secret known for this path")
+
+	// Once it is told the secret of an own webhook, it verifies that too, also after a restart.
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPut, server.URL+"/hooks/mine", strings.NewReader(other.Reveal()))
+	require.NoError(t, err)
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.Equal(t, http.StatusNoContent, response.StatusCode)
+	again, err := newReceiver(h, &terminal{out: &printed})
+	require.NoError(t, err)
+	require.Equal(t, other.Reveal(), again.secret("/hooks/mine"))
+	require.Equal(t, mine.Reveal(), again.secret(demoPath))
+	require.Equal(t, "wh_1", again.demoWebhook())
+	require.Equal(t, http.StatusUnauthorized, post(t, server.URL, "/hooks/mine", body, mine))
+
+	list, err := http.Get(server.URL + "/messages")
+	require.NoError(t, err)
+	defer list.Body.Close()
+	var got struct{ Messages []arrival }
+	require.NoError(t, json.NewDecoder(list.Body).Decode(&got))
+	require.Len(t, got.Messages, 6)
+	require.True(t, got.Messages[5].Verified)
+	require.JSONEq(t, body, string(got.Messages[5].Body))
+}
+
+func TestStrangersCannotSteerTheTerminal(t *testing.T) {
+	var printed bytes.Buffer
+	out := &terminal{out: &printed}
+	out.arrival(arrival{Path: demoPath, Verified: true, Body: json.RawMessage(
+		`{"type":"x.fired","data":{"trigger":{"name":"a\u001b[2Jb\nc"},"conversions":[{"page":"/\u0007"}]}}`)})
+	require.NotContains(t, printed.String(), "\x1b")
+	require.Equal(t, 1, strings.Count(printed.String(), "\n"))
+}

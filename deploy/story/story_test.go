@@ -1,0 +1,175 @@
+package story
+
+import (
+	"context"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// delivery is one of the api's answers.
+type delivery struct {
+	ID          string
+	Status      string
+	Type        string
+	Attempts    int
+	FiringIDs   []string `json:"firing_ids"`
+	FinishedAt  *time.Time
+	AttemptList []struct {
+		Number     int
+		StatusCode *int `json:"status_code"`
+		Error      string
+	} `json:"attempt_list"`
+	Payload struct {
+		Type string
+		Data struct{ ID string }
+	}
+}
+
+// deliveries waits until the history has as many entries as expected with the status.
+func (s *stage) deliveries(webhook, status string, count int) []delivery {
+	s.t.Helper()
+	var page struct{ Deliveries []delivery }
+	s.await("the history", func() bool {
+		s.call(http.MethodGet, "/"+webhook+"/deliveries?status="+status, "", http.StatusOK, &page)
+		return len(page.Deliveries) >= count
+	})
+	require.Len(s.t, page.Deliveries, count)
+	return page.Deliveries
+}
+
+func TestFromAnEventToAVerifiedWebhookAndItsHistory(t *testing.T) {
+	s := newStage(t)
+	webhook := s.webhook()
+	s.convert(1)
+	s.await("a request", func() bool { return len(s.receiver.messages()) > 0 })
+
+	got := s.receiver.messages()[0]
+	assert.Equal(t, "goal_achieved.fired", got.body.Type)
+	assert.Equal(t, got.id, got.body.Data.ID)
+	assert.Equal(t, 1.0, got.body.Data.Value)
+	require.Len(t, got.body.Data.Conversions, 1)
+	assert.Equal(t, "/signup", got.body.Data.Conversions[0].Page)
+
+	listed := s.deliveries(webhook, "delivered", 1)[0]
+	assert.Equal(t, got.id, listed.ID)
+	var one delivery
+	s.call(http.MethodGet, "/"+webhook+"/deliveries/"+listed.ID, "", http.StatusOK, &one)
+	assert.Equal(t, []string{got.id}, one.FiringIDs)
+	assert.Equal(t, "goal_achieved.fired", one.Payload.Type)
+	assert.Equal(t, got.id, one.Payload.Data.ID)
+	require.Len(t, one.AttemptList, 1)
+	assert.Equal(t, http.StatusOK, *one.AttemptList[0].StatusCode)
+	assert.Empty(t, s.receiver.refused, "every request was verified")
+}
+
+// A receiver that fails gets the same message again.
+func TestAFailedAttemptIsRepeatedWithTheSameID(t *testing.T) {
+	s := newStage(t)
+	var failed atomic.Bool
+	s.receiver.answer = func(message) int {
+		if failed.CompareAndSwap(false, true) {
+			return http.StatusInternalServerError
+		}
+		return http.StatusNoContent
+	}
+	webhook := s.webhook()
+	s.convert(1)
+	done := s.deliveries(webhook, "delivered", 1)[0]
+	assert.Equal(t, 2, done.Attempts)
+	got := s.receiver.messages()
+	require.Len(t, got, 2)
+	assert.Equal(t, got[0].id, got[1].id)
+	var one delivery
+	s.call(http.MethodGet, "/"+webhook+"/deliveries/"+done.ID, "", http.StatusOK, &one)
+	require.Len(t, one.AttemptList, 2)
+}
+
+// The receiver has answered, the outcome is about to be committed, the dispatcher dies. This is
+// the only case in which a receiver may see a message twice, with the same id.
+func TestDispatcherKilledBetweenResponseAndCommit(t *testing.T) {
+	s := newStage(t)
+	webhook := s.webhook()
+	ctx := context.Background()
+	blocker, err := pgx.Connect(ctx, s.database)
+	require.NoError(t, err)
+	defer blocker.Close(ctx)
+	lock, err := blocker.Begin(ctx)
+	require.NoError(t, err)
+	_, err = lock.Exec(ctx, "LOCK TABLE deliveries IN EXCLUSIVE MODE") // reads go on, the outcome cannot be written
+	require.NoError(t, err)
+
+	s.convert(1)
+	waiting := "SELECT count(*) FROM pg_stat_activity WHERE datname = 'webhooks' AND wait_event_type = 'Lock' AND query LIKE '%deliveries%'"
+	s.await("the commit to wait", func() bool { return len(s.receiver.messages()) > 0 && s.number(waiting) > 0 })
+	s.kill("dispatcher")
+	s.query(s.database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'webhooks' AND wait_event_type = 'Lock'")
+	s.await("the statement to end with its dispatcher", func() bool { return s.number(waiting) == 0 })
+	require.NoError(t, lock.Rollback(ctx))
+	require.Zero(t, s.number("SELECT count(*) FROM deliveries"), "nothing was committed")
+
+	s.start("dispatcher")
+	done := s.deliveries(webhook, "delivered", 1)[0]
+	got := s.receiver.messages()
+	require.Len(t, got, 2, "sent again")
+	assert.Equal(t, got[0].id, got[1].id)
+	assert.Equal(t, got[0].id, done.ID)
+}
+
+// The firing is committed with the trigger's state, the broker is away, the evaluator dies.
+func TestEvaluatorKilledBetweenCommitAndPublish(t *testing.T) {
+	s := newStage(t)
+	webhook := s.webhook()
+	s.convert(1)
+	first := s.deliveries(webhook, "delivered", 1)[0]
+
+	require.NoError(t, s.engines.KillNATS())
+	s.convert(2)
+	s.await("the commit", func() bool { return s.number("SELECT count(*) FROM firings WHERE published_at IS NULL") == 1 })
+	s.kill("evaluator")
+	var id string
+	s.query(s.database, "SELECT id FROM firings WHERE published_at IS NULL", &id)
+	require.NoError(t, s.engines.RestartNATS(t.Context()))
+	s.start("evaluator")
+
+	done := s.deliveries(webhook, "delivered", 2)
+	assert.Equal(t, []string{id, first.ID}, []string{done[0].ID, done[1].ID})
+	assert.Len(t, s.receiver.messages(), 2, "each once")
+}
+
+func TestNATSRestarts(t *testing.T) {
+	s := newStage(t)
+	webhook := s.webhook()
+	s.convert(1)
+	s.deliveries(webhook, "delivered", 1)
+	require.NoError(t, s.engines.RestartNATS(t.Context()))
+	s.convert(2)
+	s.deliveries(webhook, "delivered", 2)
+	assert.Len(t, s.receiver.messages(), 2, "each once")
+}
+
+// Postgres dies while a message is on its way to the receiver, and comes back.
+func TestPostgresRestarts(t *testing.T) {
+	s := newStage(t)
+	webhook := s.webhook()
+	var killed atomic.Bool
+	s.receiver.answer = func(message) int {
+		if killed.CompareAndSwap(false, true) {
+			if err := s.engines.KillPostgres(); err != nil {
+				t.Errorf("kill Postgres: %v", err)
+			}
+		}
+		return http.StatusOK
+	}
+	s.convert(1)
+	s.await("the crash", killed.Load)
+	s.convert(2)
+	require.NoError(t, s.engines.RestartPostgres(t.Context()))
+	s.deliveries(webhook, "delivered", 2)
+	assert.Len(t, s.receiver.messages(), 2, "no attempt was repeated: the outcome was kept until it could be written")
+}
