@@ -50,7 +50,11 @@ func Load[C any](environ []string) (C, error) {
 		return config, nil
 	}
 	slices.SortFunc(problems, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return config, fmt.Errorf("the configuration has %d problems:\n  %w", len(problems), joined(problems))
+	noun := "problems"
+	if len(problems) == 1 {
+		noun = "problem"
+	}
+	return config, fmt.Errorf("the configuration has %d %s:\n  %w", len(problems), noun, joined(problems))
 }
 
 // unreported leaves out the problems of variables that have one already: what could not be read

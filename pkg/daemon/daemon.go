@@ -61,6 +61,8 @@ func Main[C interface{ common() Config }](name string, run func(context.Context,
 	common := config.common()
 	log := slog.New(slog.NewJSONHandler(os.Stdout, &slog.HandlerOptions{Level: common.LogLevel}))
 
+	slog.SetDefault(log) // what libraries write to the standard log becomes lines like the others
+
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer context.AfterFunc(ctx, stop)() // the second signal has its default effect
 

@@ -78,17 +78,17 @@ func Redact(rawURL string) string {
 func Migrate(ctx context.Context, pool *pgxpool.Pool) error {
 	db := stdlib.OpenDBFromPool(pool)
 	defer db.Close()
-	// Serialised by a session lock on a connection of its own.
-	conn, err := pool.Acquire(ctx)
+	// Serialised by a session lock, on a connection beside the pool: a pool of one would wait for itself.
+	conn, err := pgx.ConnectConfig(ctx, pool.Config().ConnConfig)
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
-	defer conn.Release()
+	defer conn.Close(context.WithoutCancel(ctx))
 	const lock = 7306085716 // any number, as long as it is only ours
 	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", lock); err != nil {
 		return fmt.Errorf("migrate: wait for the lock: %w", err)
 	}
-	defer conn.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", lock) //nolint:errcheck // ends with the session anyway
+	defer conn.Exec(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", lock) //nolint:errcheck // the session's end unlocks too, a moment later
 
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations.Postgres())
 	if err != nil {

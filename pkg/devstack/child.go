@@ -45,7 +45,7 @@ func startChild(cmd *exec.Cmd, theirs, ours *os.File) (*child, error) {
 	c := &child{cmd: cmd, life: ours, exited: make(chan struct{})}
 	go func() {
 		c.err = cmd.Wait()
-		ours.WriteString(farewell) // nobody may be listening any more
+		_, _ = ours.WriteString(farewell) // nobody may be listening any more
 		ours.Close()
 		close(c.exited)
 	}()
@@ -70,7 +70,7 @@ func (c *child) end(grace time.Duration, signals ...os.Signal) {
 		case <-timeout.C:
 		}
 	}
-	c.cmd.Process.Kill()
+	_ = c.cmd.Process.Kill() // it fails if it has ended meanwhile
 	<-c.exited
 }
 

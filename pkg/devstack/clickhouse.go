@@ -86,7 +86,7 @@ func (c *clickhouse) Start(ctx context.Context) (err error) {
 		addr, ok := strings.CutPrefix(strings.TrimSpace(line), "ready ")
 		if !ok {
 			run.end(time.Second)
-			return fmt.Errorf("start ClickHouse: it ended with %v; its log ends with:\n%s", run.err, logTail(logPath))
+			return fmt.Errorf("start ClickHouse: it ended with %s; its log ends with:\n%s", run.cmd.ProcessState, logTail(logPath))
 		}
 		c.addr = addr
 	case <-ctx.Done():

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
-		json.NewEncoder(os.Stdout).Encode([]string{s.PostgresURL("postgres"), s.ClickHouseURL("default"), s.NATSURL()})
+		_ = json.NewEncoder(os.Stdout).Encode([]string{s.PostgresURL("postgres"), s.ClickHouseURL("default"), s.NATSURL()})
 		select {}
 	}
 	devstacktest.Main(m)
@@ -196,7 +196,7 @@ func startAndKill(t testing.TB, cmd *exec.Cmd, dir string, use func(addresses []
 	require.NoError(t, json.NewDecoder(bufio.NewReader(out)).Decode(&addresses))
 	use(addresses)
 	require.NoError(t, cmd.Process.Kill())
-	cmd.Wait()
+	_ = cmd.Wait() // it was killed
 }
 
 func TestOrdinaryUser(t *testing.T) {
@@ -206,7 +206,7 @@ func TestOrdinaryUser(t *testing.T) {
 	// The binary and the data have to be where an ordinary user gets at them.
 	dir, err := os.MkdirTemp("", "devstack-ordinary-")
 	require.NoError(t, err)
-	defer os.RemoveAll(dir)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	require.NoError(t, os.Chmod(dir, 0o755))
 	program, err := os.ReadFile(os.Args[0])
 	require.NoError(t, err)

@@ -113,12 +113,16 @@ func (l natsLog) Noticef(string, ...any) {}
 func (l natsLog) Debugf(string, ...any)  {}
 func (l natsLog) Tracef(string, ...any)  {}
 
-func (l natsLog) Warnf(format string, v ...any)  { l.log.Warn(fmt.Sprintf(format, v...)) }
-func (l natsLog) Errorf(format string, v ...any) { l.log.Error(fmt.Sprintf(format, v...)) }
+func (l natsLog) Warnf(format string, v ...any) {
+	l.log.Warn("NATS", "says", fmt.Sprintf(format, v...))
+}
+func (l natsLog) Errorf(format string, v ...any) {
+	l.log.Error("NATS", "says", fmt.Sprintf(format, v...))
+}
 
 func (l natsLog) Fatalf(format string, v ...any) {
 	select {
-	case l.fatal <- errors.New(fmt.Sprintf(format, v...)):
+	case l.fatal <- fmt.Errorf(format, v...):
 	default: // the first one tells
 	}
 }

@@ -52,7 +52,7 @@ func (p *postgres) Start(ctx context.Context) error {
 	defer cancel()
 	// A free port can be lost to another process before Postgres listens on it. If
 	// nobody asked for that very port, the next one will do.
-	any := p.want.Port == 0
+	anyPort := p.want.Port == 0
 	for attempt := 1; ; attempt++ {
 		wanted := p.want
 		if p.want.Port, err = p.want.claim("Postgres"); err != nil {
@@ -61,7 +61,7 @@ func (p *postgres) Start(ctx context.Context) error {
 		if err = p.start(ctx, b); err == nil {
 			return nil
 		}
-		if !any || !errors.Is(err, errPortLost) || attempt == 5 {
+		if !anyPort || !errors.Is(err, errPortLost) || attempt == 5 {
 			return fmt.Errorf("start Postgres: %w", err)
 		}
 		p.want = wanted
@@ -219,7 +219,7 @@ func (p *postgres) awaitAnswer(ctx context.Context, run *child) error {
 		}
 		select {
 		case <-run.exited:
-			return fmt.Errorf("it ended with %v", run.err)
+			return fmt.Errorf("it ended with %s", run.cmd.ProcessState)
 		case <-ctx.Done():
 			return fmt.Errorf("%w; the last attempt: %w", context.Cause(ctx), err)
 		case <-again.C:

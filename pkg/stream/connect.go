@@ -20,7 +20,8 @@ func Connect(ctx context.Context, rawURL, name string, log *slog.Logger) (*nats.
 	options := []nats.Option{
 		nats.Name(name),
 		nats.MaxReconnects(-1),
-		nats.ReconnectWait(500 * time.Millisecond),
+		nats.ReconnectWait(250 * time.Millisecond),
+		nats.IgnoreAuthErrorAbort(), // credentials may be rotated under us
 		nats.Timeout(5 * time.Second),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
@@ -36,26 +37,30 @@ func Connect(ctx context.Context, rawURL, name string, log *slog.Logger) (*nats.
 			return nc, nil
 		}
 		if elapsed := time.Since(started); elapsed > Patience {
-			return nil, fmt.Errorf("NATS of NATS_URL (%s) did not answer: retried for %s: %w", redact(rawURL), elapsed.Round(time.Second), err)
+			return nil, fmt.Errorf("NATS of NATS_URL (%s) did not answer: retried for %s: %w", Redact(rawURL), elapsed.Round(time.Second), err)
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("NATS of NATS_URL (%s) did not answer: %w (last answer: %w)", redact(rawURL), context.Cause(ctx), err)
+			return nil, fmt.Errorf("NATS of NATS_URL (%s) did not answer: %w (last answer: %w)", Redact(rawURL), context.Cause(ctx), err)
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
 }
 
-// redact removes credentials from a list of server URLs.
-func redact(rawURLs string) string {
-	var servers []string
-	for raw := range strings.SplitSeq(rawURLs, ",") {
+// Redact is a list of server URLs without their passwords and tokens, fit for logs and errors.
+func Redact(rawURLs string) string {
+	servers := strings.Split(rawURLs, ",")
+	for i, raw := range servers {
 		u, err := url.Parse(strings.TrimSpace(raw))
 		if err != nil {
-			return "an unreadable URL"
+			servers[i] = "an unreadable URL"
+			continue
 		}
-		u.User = nil
-		servers = append(servers, u.String())
+		if u.User != nil { // a name alone is a token
+			u.User = url.User("xxxxx")
+		}
+		u.RawQuery, u.Fragment = "", ""
+		servers[i] = u.String()
 	}
 	return strings.Join(servers, ",")
 }

@@ -78,7 +78,7 @@ func (o *object) text(name string, longest int) string {
 	return s
 }
 
-// texts reads an object of few texts.
+// texts reads an object of few texts; an empty one counts as not given.
 func (o *object) texts(name string, most, longestKey, longest int) map[string]string {
 	raw, given := o.take(name)
 	if !given {
@@ -91,6 +91,9 @@ func (o *object) texts(name string, most, longestKey, longest int) map[string]st
 	}
 	if len(fields) > most {
 		o.refuse(name, "must have at most %d properties", most)
+		return nil
+	}
+	if len(fields) == 0 {
 		return nil
 	}
 	texts := make(map[string]string, len(fields))

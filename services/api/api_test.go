@@ -186,7 +186,7 @@ func TestStartSaysWhatIsMissing(t *testing.T) {
 		{func(c *Config) { c.DatabaseURL = "canary" }, "DATABASE_URL is not a Postgres URL"},
 		{func(c *Config) { c.DatabaseURL = c.PlausibleDatabaseURL }, "the database of DATABASE_URL has no schema yet: run the migrations first"},
 		{func(c *Config) { c.PlausibleDatabaseURL = c.DatabaseURL }, "the database of PLAUSIBLE_DATABASE_URL is not Plausible's"},
-		{func(c *Config) { c.NATSURL = "nats://u:canary@127.0.0.1:1" }, "NATS of NATS_URL (nats://127.0.0.1:1) did not answer"},
+		{func(c *Config) { c.NATSURL = "nats://u:canary@127.0.0.1:1" }, "did not answer: context deadline exceeded (last answer: nats:"},
 		{func(c *Config) { c.ListenAddr = taken.Addr().String() }, "LISTEN_ADDR: listen tcp"},
 	} {
 		config := good

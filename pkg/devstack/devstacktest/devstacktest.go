@@ -120,7 +120,7 @@ func Stack(t testing.TB, o devstack.Options) *devstack.Stack {
 		o.Dir = t.TempDir()
 	}
 	if o.Log == nil {
-		o.Log = log.With("test", t.Name())
+		o.Log = warnings.With("test", t.Name()) //nolint:sloglint // not the default logger, this package's own
 	}
 	o.Fast = true
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
@@ -137,7 +137,7 @@ func Stack(t testing.TB, o devstack.Options) *devstack.Stack {
 	return stack
 }
 
-var log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+var warnings = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 
 // freshName is unlike that of any other test, also of other processes.
 func freshName() string { return "test_" + strings.ToLower(rand.Text()) }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/devstack"
 )
@@ -67,7 +68,7 @@ func (s *server) get(t testing.TB, o devstack.Options) *devstack.Stack {
 			s.err = errors.New("the package needs func TestMain(m *testing.M) { devstacktest.Main(m) } and a folder for temporary files")
 			return
 		}
-		o.Dir, o.Fast, o.Log = process.dir, true, log
+		o.Dir, o.Fast, o.Log = process.dir, true, warnings
 		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
 		s.stack, s.err = start(ctx, o)
@@ -82,8 +83,11 @@ func (s *server) get(t testing.TB, o devstack.Options) *devstack.Stack {
 func sweep() {
 	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*"))
 	for _, dir := range dirs {
+		if info, err := os.Stat(dir); err != nil || time.Since(info.ModTime()) < time.Minute {
+			continue // it may be so new that its process has not locked it yet
+		}
 		if claim, err := lock(dir); err == nil {
-			os.RemoveAll(dir)
+			_ = os.RemoveAll(dir) // the next one tries again
 			claim.Close()
 		}
 	}

@@ -119,7 +119,7 @@ func run(ctx context.Context, data, listen string, log *slog.Logger) error {
 	brief, done := context.WithTimeout(context.Background(), 2*time.Second)
 	defer done()
 	if server.Shutdown(brief) != nil {
-		server.Close()
+		_ = server.Close()
 		return nil // the engine may still be busy; the process ends under it
 	}
 	engine.Close()

@@ -245,7 +245,7 @@ func TestBatchWithSettingsAndWithoutColumns(t *testing.T) {
 	conn := open(t, devstacktest.ClickHouse(t))
 	exec1(t, conn, "CREATE TABLE t (a Int32, b String DEFAULT 'none') ENGINE = MergeTree ORDER BY a")
 	for _, statement := range []string{"INSERT INTO t", "INSERT INTO t (a, b) SETTINGS max_insert_threads = 1", "INSERT INTO t (b, a) VALUES"} {
-		batch, err := conn.PrepareBatch(clickhouse.Context(context.Background(), clickhouse.WithStdAsync(true)), statement)
+		batch, err := conn.PrepareBatch(clickhouse.Context(context.Background(), clickhouse.WithAsync(true)), statement)
 		require.NoError(t, err)
 		if strings.Contains(statement, "(b, a)") {
 			require.NoError(t, batch.Append("x\x00y", int32(7)))

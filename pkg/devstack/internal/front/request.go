@@ -207,7 +207,7 @@ func (s *Server) store(q *request, from io.Reader) (string, error) {
 // discard removes the request's files.
 func (q *request) discard() {
 	for _, f := range q.files {
-		os.Remove(f)
+		_ = os.Remove(f) // what is left goes with the folder
 	}
 	q.files = nil
 }
