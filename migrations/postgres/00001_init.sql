@@ -119,7 +119,7 @@ CREATE TABLE deliveries (
 ) PARTITION BY RANGE (slot);
 CREATE TABLE deliveries_default PARTITION OF deliveries DEFAULT;
 CREATE INDEX deliveries_due ON deliveries (next_attempt_at) WHERE status = 'waiting' AND next_attempt_at IS NOT NULL;
-CREATE INDEX deliveries_waiting_by_webhook ON deliveries (webhook_id) WHERE status = 'waiting';
+CREATE INDEX deliveries_waiting_by_webhook ON deliveries (webhook_id, next_attempt_at) WHERE status = 'waiting';
 CREATE INDEX deliveries_by_webhook ON deliveries (webhook_id, slot DESC, id DESC);
 
 CREATE TABLE attempts (

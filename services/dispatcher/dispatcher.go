@@ -95,7 +95,7 @@ func Run(ctx context.Context, c Config, s *daemon.Service) error {
 	if err := database.RequireSchema(ctx, pool); err != nil {
 		return err
 	}
-	nc, err := connect(ctx, c.NATSURL, s.Log)
+	nc, err := stream.Connect(ctx, c.NATSURL, "plausible-webhooks dispatcher", s.Log)
 	if err != nil {
 		return err
 	}
@@ -182,7 +182,7 @@ func (d *dispatcher) run(ctx context.Context) error {
 		return nil // stopped before it began
 	}
 	if err != nil {
-		return fmt.Errorf("JetStream of NATS_URL (%s): %w", redact(d.config.NATSURL), err)
+		return fmt.Errorf("JetStream of NATS_URL (%s): %w", stream.Redact(d.config.NATSURL), err)
 	}
 	announcements, err := d.listen()
 	if err != nil {
@@ -204,7 +204,7 @@ func (d *dispatcher) run(ctx context.Context) error {
 	go func() { defer close(recorded); d.recorder.run() }()
 	d.ready()
 
-	d.log.Info("dispatching", "concurrency", d.config.Concurrency, "nats", redact(d.config.NATSURL), "postgres", database.Redact(d.config.DatabaseURL))
+	d.log.Info("dispatching", "concurrency", d.config.Concurrency, "nats", stream.Redact(d.config.NATSURL), "postgres", database.Redact(d.config.DatabaseURL))
 	taking.Go(func() { d.consume(ctx, js, consumer) })
 	taking.Go(func() { d.claimDue(ctx) })
 	taking.Wait()

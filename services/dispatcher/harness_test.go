@@ -112,7 +112,7 @@ func (w *world) start(prepare ...func(*dispatcher)) *running {
 	ctx, cancel := context.WithCancel(context.Background())
 	pool, err := database.Open(ctx, "DATABASE_URL", w.config.DatabaseURL, poolSize)
 	require.NoError(w, err)
-	nc, err := connect(ctx, w.config.NATSURL, s.Log)
+	nc, err := stream.Connect(ctx, w.config.NATSURL, "test", s.Log)
 	require.NoError(w, err)
 	r := &running{newDispatcher(w.config, s, postgres.New(pool), nc), registry, cancel, make(chan error, 1)}
 	for _, f := range prepare {

@@ -202,17 +202,6 @@ func TestConfigIsChecked(t *testing.T) {
 	}
 }
 
-func TestRedact(t *testing.T) {
-	for url, want := range map[string]string{
-		"nats://localhost:4222":                      "nats://localhost:4222",
-		"nats://user:canary@a:4222,nats://b:4222":    "nats://user:xxxxx@a:4222,nats://b:4222",
-		"nats://canary@a:4222, tls://x:canary@b?a=1": "nats://xxxxx@a:4222,tls://x:xxxxx@b",
-		"nats://a:\x7f":                              "an unreadable URL",
-	} {
-		assert.Equal(t, want, redact(url))
-	}
-}
-
 // FuzzDecode: whatever a message holds, it becomes a firing that a row can hold, or an error.
 func FuzzDecode(f *testing.F) {
 	f.Add("msg_1", "2026-11-23T12:00:00Z", "visitor_spike.fired", "1", "tr_1", "wh_1", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", []byte("{}"))

@@ -525,15 +525,6 @@ func TestRunNeedsTheSchema(t *testing.T) {
 	assert.ErrorContains(t, Run(t.Context(), w.config, s), "run the migrations first")
 }
 
-func TestUnreachableNATSIsNamed(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
-	defer cancel()
-	_, err := connect(ctx, "nats://user:canary@127.0.0.1:1", newWorldLog(t))
-	require.Error(t, err)
-	assert.Contains(t, err.Error(), "NATS of NATS_URL (nats://user:xxxxx@127.0.0.1:1) did not answer")
-	assert.NotContains(t, err.Error(), "canary")
-}
-
 // TestStartAndStop, often and at odd moments: nothing hangs, nothing is lost or sent twice.
 func TestStartAndStop(t *testing.T) {
 	w := newWorld(t)
