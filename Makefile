@@ -66,7 +66,7 @@ $(ENGINES_DIR)/bin/clickhouse-front: pkg/devstack/go.mod pkg/devstack/go.sum $(s
 	@touch "$@"
 
 .PHONY: toolchain
-toolchain:
+toolchain: ## check that Go is there and new enough
 	@command -v go >/dev/null 2>&1 || { echo "Go is missing: install version 1.26 or later from https://go.dev/dl/." >&2; exit 1; }
 	@v=$$(GOWORK=off go env GOVERSION); m=$${v#go1.}; m=$${m%%[!0-9]*}; \
 	if [ "$${m:-26}" -lt 26 ] && ! go list -m >/dev/null 2>&1; then \
@@ -82,12 +82,12 @@ test: test-engines ## run all tests, on real engines, with the race detector
 		if [ "$${CI:-}" = true ]; then echo "The race detector needs a C compiler: install gcc, and unset CGO_ENABLED." >&2; exit 1; fi; \
 		echo "No C compiler was found, so the race detector stays off; install gcc for it."; race=; \
 	fi; \
-	go test $$race -shuffle=on -timeout=$(TEST_TIMEOUT) $(TESTFLAGS) $(PACKAGES)
+	go test $$race $(if $(filter docker,$(DEVSTACK)),-tags=docker) -shuffle=on -timeout=$(TEST_TIMEOUT) $(TESTFLAGS) $(PACKAGES)
 
 # Tests in containers, or on servers that run already, need nothing installed.
 .PHONY: test-engines
 ifeq ($(filter docker env,$(DEVSTACK)),)
-test-engines: engines
+test-engines: engines ## install what the tests need: nothing where they run in containers
 else
 test-engines: toolchain
 endif
@@ -96,6 +96,7 @@ endif
 lint: toolchain $(LINTER) ## check format, imports, errors and modules; it changes nothing
 	@unformatted=$$(gofmt -l $(MODULES)); if [ -n "$$unformatted" ]; then echo "Not formatted (make fmt): $$unformatted" >&2; exit 1; fi
 	@go vet $(PACKAGES)
+	@go vet -tags=docker ./pkg/devstack/...
 	@$(LINTER) run --allow-parallel-runners $(PACKAGES)
 	@for module in $(MODULES); do \
 		(cd "$$module" && GOWORK=off go build ./... && GOWORK=off go mod tidy -diff) || { echo "The module in $$module does not stand alone: see above, and run make tidy." >&2; exit 1; }; \

@@ -66,13 +66,19 @@ type stage struct {
 	database string
 	events   string
 	receiver *receiver
-	services map[string]*exec.Cmd
+	services map[string]*process
+}
+
+// process is a service at work.
+type process struct {
+	*exec.Cmd
+	log bytes.Buffer // at rest once the process has ended
 }
 
 func newStage(t *testing.T) *stage {
 	ctx := t.Context()
 	engines := devstacktest.Stack(t, devstack.Options{Postgres: &devstack.Engine{}, ClickHouse: &devstack.Engine{}, NATS: &devstack.Engine{}})
-	s := &stage{t: t, engines: engines, receiver: newReceiver(t), services: map[string]*exec.Cmd{}}
+	s := &stage{t: t, engines: engines, receiver: newReceiver(t), services: map[string]*process{}}
 	s.database, s.events = engines.PostgresURL("webhooks"), engines.ClickHouseURL("plausible_events_db")
 	secretKeyBase := strings.Repeat("s", 64)
 	require.NoError(t, plausible.CreateClickHouse(ctx, s.events))
@@ -100,7 +106,7 @@ func newStage(t *testing.T) *stage {
 	}
 	t.Cleanup(func() {
 		for service := range s.services {
-			s.stop(service)
+			s.stop(service, "")
 		}
 	})
 	s.await("the api to answer", func() bool {
@@ -124,16 +130,15 @@ func freeAddress(t *testing.T) string {
 // start runs a service as a process of its own; its log goes to the test's output on failure.
 func (s *stage) start(service string) {
 	s.t.Helper()
-	var output bytes.Buffer
 	program, err := os.Executable()
 	require.NoError(s.t, err)
-	cmd := exec.Command(program)
-	cmd.Env, cmd.Stdout, cmd.Stderr = append(s.env, serviceVariable+"="+service), &output, &output
-	require.NoError(s.t, cmd.Start())
-	s.services[service] = cmd
-	s.t.Cleanup(func() { // after the process has ended: the buffer is at rest
+	p := &process{Cmd: exec.Command(program)}
+	p.Env, p.Stdout, p.Stderr = append(s.env, serviceVariable+"="+service), &p.log, &p.log
+	require.NoError(s.t, p.Start())
+	s.services[service] = p
+	s.t.Cleanup(func() { // after the process has ended
 		if s.t.Failed() {
-			s.t.Logf("--- log of %s ---\n%s", service, output.String())
+			s.t.Logf("--- log of %s ---\n%s", service, p.log.String())
 		}
 	})
 }
@@ -147,17 +152,29 @@ func (s *stage) kill(service string) {
 	delete(s.services, service)
 }
 
-// stop ends a service as an operator would, and expects it to end well.
-func (s *stage) stop(service string) {
+// stop ends a service as an operator would, expects it to end well, and returns the lines that
+// it logged of the event.
+func (s *stage) stop(service, event string) []map[string]any {
 	s.t.Helper()
-	cmd := s.services[service]
+	p := s.services[service]
 	delete(s.services, service)
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+	if err := p.Process.Signal(os.Interrupt); err != nil {
 		s.t.Errorf("stop %s: %v", service, err)
 	}
-	if err := cmd.Wait(); err != nil {
+	if err := p.Wait(); err != nil {
 		s.t.Errorf("%s ended badly: %v", service, err)
 	}
+	var lines []map[string]any
+	for line := range bytes.Lines(p.log.Bytes()) {
+		var fields map[string]any
+		if err := json.Unmarshal(line, &fields); err != nil {
+			s.t.Errorf("%s logged what is not JSON: %s", service, line)
+		}
+		if fields["event"] == event {
+			lines = append(lines, fields)
+		}
+	}
+	return lines
 }
 
 func (s *stage) await(what string, happened func() bool) {

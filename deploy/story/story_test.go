@@ -66,6 +66,17 @@ func TestFromAnEventToAVerifiedWebhookAndItsHistory(t *testing.T) {
 	require.Len(t, one.AttemptList, 1)
 	assert.Equal(t, http.StatusOK, *one.AttemptList[0].StatusCode)
 	assert.Empty(t, s.receiver.refused, "every request was verified")
+
+	// One trace, from the slot through the broker to the attempt.
+	attempts := s.stop("dispatcher", "delivery")
+	require.Len(t, attempts, 1)
+	var slots []any
+	for _, slot := range s.stop("evaluator", "slot") {
+		if slot["firings"] == 1.0 {
+			slots = append(slots, slot["trace_id"])
+		}
+	}
+	assert.Equal(t, []any{attempts[0]["trace_id"]}, slots)
 }
 
 // A receiver that fails gets the same message again.

@@ -63,7 +63,7 @@ func NewPolicy(allowHTTP bool, allowPrivate Prefixes) Policy {
 // ErrRefusedAddress is the error of an address that the policy does not allow. Its text names
 // no address: it is shown to the webhook's owner, who must not learn what a name resolves to
 // inside the operator's network.
-var ErrRefusedAddress = errors.New("the address is not public, and not allowed by ALLOW_PRIVATE_TARGETS")
+var ErrRefusedAddress = errors.New("leads to an address that is not public, which ALLOW_PRIVATE_TARGETS does not allow")
 
 // CheckAddr decides on one address. An IPv4 address inside an IPv6 one (mapped) is judged as
 // the IPv4 address it reaches; other embeddings (NAT64, 6to4, compatible) are not public.

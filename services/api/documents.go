@@ -203,7 +203,7 @@ func readHeader(name string, raw json.RawMessage) (value, reason string) {
 	switch {
 	case !httpguts.ValidHeaderFieldName(name):
 		return "", "is not a header name"
-	case isReserved(textproto.CanonicalMIMEHeaderKey(name)):
+	case target.ReservedHeader(name):
 		return "", "is set by the sender"
 	case string(raw) == "null" || json.Unmarshal(raw, &value) != nil:
 		return "", "must be text"
@@ -217,16 +217,4 @@ func readHeader(name string, raw json.RawMessage) (value, reason string) {
 		return "", "must not begin or end with a space"
 	}
 	return value, ""
-}
-
-// isReserved tells the headers that are ours, and those that steer the connection or say who
-// is at its ends. The dispatcher leaves them out in any case; here their owner learns of it.
-func isReserved(canonical string) bool {
-	switch canonical {
-	case "Accept-Encoding", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Expect", "Forwarded", "Host",
-		"Http2-Settings", "Idempotency-Key", "Keep-Alive", "Te", "Traceparent", "Tracestate", "Trailer", "Transfer-Encoding", "Upgrade",
-		"User-Agent", "Via", "X-Idempotency-Key":
-		return true
-	}
-	return strings.HasPrefix(canonical, "Webhook-") || strings.HasPrefix(canonical, "Proxy-") || strings.HasPrefix(canonical, "X-Forwarded-")
 }

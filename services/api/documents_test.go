@@ -34,7 +34,7 @@ func TestEveryProblemOfAWebhookIsNamed(t *testing.T) {
 		`{"url": ""}`:                           {"url: is required"},
 		`{"url": "http://example.com"}`:         {"url: must start with https://"},
 		`{"url": "https://u:p@example.com"}`:    {"url: must not carry a user name or password; use headers"},
-		`{"url": "https://127.0.0.1/"}`:         {"url: the address is not public, and not allowed by ALLOW_PRIVATE_TARGETS"},
+		`{"url": "https://127.0.0.1/"}`:         {"url: leads to an address that is not public, which ALLOW_PRIVATE_TARGETS does not allow"},
 		`{"url": "https://example.com/\u0000"}`: {"url: must not contain control characters"},
 		`{"url": "https://example.com/` + strings.Repeat("x", 2000) + `"}`: {"url: must have at most 2000 characters"},
 		with(`"URL": "x"`):                                         {"URL: is not a known field"},

@@ -31,25 +31,25 @@ func newMetrics(registry prometheus.Registerer, d *dispatcher) *metrics {
 	}
 	m := &metrics{
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "delivery_attempts_total", Help: "Attempts by outcome: the answer's class, or why there was none.",
+			Name: "dispatcher_attempts_total", Help: "Attempts by outcome: the answer's class, or why there was none.",
 		}, []string{"outcome"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "delivery_attempt_duration_seconds", Help: "Duration of attempts.",
+			Name: "dispatcher_attempt_duration_seconds", Help: "Duration of attempts.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "delivery_publish_to_attempt_seconds", Help: "From a firing's arrival in the stream to its first attempt.",
+			Name: "dispatcher_publish_to_attempt_seconds", Help: "From a firing's arrival in the stream to its first attempt.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .5, 1, 5, 30, 60, 600},
 		}),
 		batchRows: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "delivery_record_batch_rows", Help: "Outcomes recorded by one statement.", Buckets: []float64{1, 2, 5, 10, 25, 50, 100, 250, 500},
+			Name: "dispatcher_record_batch_rows", Help: "Outcomes recorded by one statement.", Buckets: []float64{1, 2, 5, 10, 25, 50, 100, 250, 500},
 		}),
-		terminated:  counter("delivery_terminated_total", "Messages that can never be delivered."),
-		duplicates:  counter("delivery_duplicates_total", "Messages that were not sent because their delivery was known."),
-		claimed:     counter("delivery_claimed_total", "Waiting rows that were claimed."),
-		deferred:    counter("delivery_deferred_total", "Deliveries that were put among the waiting because their webhook was busy."),
-		stale:       counter("delivery_stale_outcomes_total", "Outcomes that came too late to be recorded."),
-		storeErrors: counter("delivery_store_errors_total", "Statements that failed and were tried again."),
+		terminated:  counter("dispatcher_terminated_total", "Messages that can never be delivered."),
+		duplicates:  counter("dispatcher_duplicates_total", "Messages that were not sent because their delivery was known."),
+		claimed:     counter("dispatcher_claimed_total", "Waiting rows that were claimed."),
+		deferred:    counter("dispatcher_deferred_total", "Deliveries that were put among the waiting because their webhook was busy."),
+		stale:       counter("dispatcher_stale_outcomes_total", "Outcomes that came too late to be recorded."),
+		storeErrors: counter("dispatcher_store_errors_total", "Statements that failed and were tried again."),
 	}
 	for _, class := range []string{"2xx", "3xx", "4xx", "5xx"} {
 		m.attempts.WithLabelValues(class) // a counter that starts at 0 can be watched from the start
@@ -58,9 +58,9 @@ func newMetrics(registry prometheus.Registerer, d *dispatcher) *metrics {
 		m.attempts.WithLabelValues(string(class))
 	}
 	registry.MustRegister(m.attempts, m.duration, m.latency, m.batchRows, m.terminated, m.duplicates, m.claimed, m.deferred, m.stale, m.storeErrors,
-		gauge("delivery_in_flight", "Deliveries taken and not yet settled.", d.inFlight.size),
-		gauge("delivery_requests_in_flight", "Requests that hold a place, for firings and for waiting rows.", func() int { return d.fresh.taken() + d.due.taken() }),
-		gauge("delivery_claims_in_flight", "Places taken by claimed rows.", d.due.taken),
+		gauge("dispatcher_in_flight", "Deliveries taken and not yet settled.", d.inFlight.size),
+		gauge("dispatcher_requests_in_flight", "Requests that hold a place, for firings and for waiting rows.", func() int { return d.fresh.taken() + d.due.taken() }),
+		gauge("dispatcher_claims_in_flight", "Places taken by claimed rows.", d.due.taken),
 	)
 	return m
 }

@@ -184,23 +184,11 @@ func ownHeaders(document []byte) (http.Header, error) {
 	header := make(http.Header, len(raw))
 	for name, value := range raw {
 		name = textproto.CanonicalMIMEHeaderKey(name)
-		if !reserved(name) && httpguts.ValidHeaderFieldName(name) && httpguts.ValidHeaderFieldValue(value) {
+		if !target.ReservedHeader(name) && httpguts.ValidHeaderFieldName(name) && httpguts.ValidHeaderFieldValue(value) {
 			header[name] = []string{value}
 		}
 	}
 	return header, nil
-}
-
-// reserved tells the headers that the owner may not set: ours, and those that steer the
-// connection or who is on its other end.
-func reserved(canonical string) bool {
-	switch canonical {
-	case "Content-Type", "User-Agent", "Host", "Content-Length", "Content-Encoding", "Transfer-Encoding", "Connection", "Keep-Alive",
-		"Expect", "Te", "Trailer", "Upgrade", "Accept-Encoding", "Forwarded", "Via",
-		"Idempotency-Key", "X-Idempotency-Key": // the HTTP client would repeat such a request on its own
-		return true
-	}
-	return strings.HasPrefix(canonical, "Webhook-") || strings.HasPrefix(canonical, "Proxy-") || strings.HasPrefix(canonical, "X-Forwarded-")
 }
 
 // listen drops a webhook from the cache when it is announced as changed, and lets the sweep

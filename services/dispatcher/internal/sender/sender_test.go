@@ -308,7 +308,7 @@ func TestRefusedAddresses(t *testing.T) {
 func TestRefusedAddressSaysSo(t *testing.T) {
 	s := newSender(t, target.NewPolicy(true, nil))
 	r := post(t, s, "http://127.0.0.1:1/", time.Second)
-	assert.Equal(t, &Failure{Refused, target.ErrRefusedAddress.Error()}, r.Failure)
+	assert.Equal(t, &Failure{Refused, "the URL " + target.ErrRefusedAddress.Error()}, r.Failure)
 }
 
 func TestConnectFailures(t *testing.T) {
