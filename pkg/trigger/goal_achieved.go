@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 )
 
 // The modes and measures of GoalAchieved.
@@ -43,46 +45,46 @@ func (g Goal) Scroll() bool { return g.ScrollThreshold != nil }
 // once: every slot reads the buckets of this long again.
 const Overlap = 2 * time.Minute
 
-func parseGoalAchieved(o *object) Config {
+func parseGoalAchieved(o *strict.Object) Config {
 	c := &GoalAchieved{
-		Mode:    o.choice("mode", ModeEach, ModeThreshold),
-		Measure: o.choice("measure", MeasureConversions, MeasureVisitors),
+		Mode:    o.Choice("mode", ModeEach, ModeThreshold),
+		Measure: o.Choice("measure", MeasureConversions, MeasureVisitors),
 	}
 	c.Goal = parseGoal(o)
 	if c.Mode == ModeThreshold {
-		c.Threshold = o.integer("threshold", 10, 1, 1e9)
-		c.WindowSeconds = o.integer("window_seconds", 3600, shortestWindow, longestWindow)
+		c.Threshold = o.Integer("threshold", 10, 1, 1e9)
+		c.WindowSeconds = o.Integer("window_seconds", 3600, shortestWindow, longestWindow)
 		return c
 	}
 	for _, name := range []string{"threshold", "window_seconds"} {
-		if _, given := o.take(name); given {
-			o.refuse(name, "belongs to mode %q; mode %q fires for every conversion", ModeThreshold, ModeEach)
+		if _, given := o.Take(name); given {
+			o.Refuse(name, "belongs to mode %q; mode %q fires for every conversion", ModeThreshold, ModeEach)
 		}
 	}
 	if c.Measure == MeasureVisitors {
-		o.refuse("measure", "%q belongs to mode %q; mode %q counts conversions", MeasureVisitors, ModeThreshold, ModeEach)
+		o.Refuse("measure", "%q belongs to mode %q; mode %q counts conversions", MeasureVisitors, ModeThreshold, ModeEach)
 	}
 	return c
 }
 
-func parseGoal(parent *object) Goal {
-	raw, given := parent.take("goal")
+func parseGoal(parent *strict.Object) Goal {
+	raw, given := parent.Take("goal")
 	if !given {
-		parent.refuse("goal", `is required: {"goal_id": …}, {"event_name": …}, {"page_path": …} or {"page_path": …, "scroll_threshold": …}`)
+		parent.Refuse("goal", `is required: {"goal_id": …}, {"event_name": …}, {"page_path": …} or {"page_path": …, "scroll_threshold": …}`)
 		return Goal{}
 	}
-	o := newObject(parent.path+".goal", raw, parent.problems)
+	o := parent.Inner("goal", raw)
 	g := Goal{
-		ID:        o.integer("goal_id", 0, 1, 1<<62),
-		EventName: strings.TrimSpace(o.text("event_name", 120)),
-		PagePath:  o.text("page_path", 2000),
+		ID:        o.Integer("goal_id", 0, 1, 1<<62),
+		EventName: strings.TrimSpace(o.Text("event_name", 1, 120)),
+		PagePath:  o.Text("page_path", 1, 2000),
 	}
-	if _, given := o.take("scroll_threshold"); given {
-		depth := int(o.integer("scroll_threshold", 0, 0, 100))
+	if _, given := o.Take("scroll_threshold"); given {
+		depth := int(o.Integer("scroll_threshold", 0, 0, 100))
 		g.ScrollThreshold = &depth
 	}
-	g.CustomProps = o.texts("custom_props", 3, 300, 2000) // Plausible's own limits
-	o.end()
+	g.CustomProps = o.Texts("custom_props", 3, 300, 2000) // Plausible's own limits
+	o.End()
 
 	chosen := 0
 	for _, is := range []bool{g.ID != 0, g.EventName != "", g.PagePath != ""} {
@@ -90,20 +92,17 @@ func parseGoal(parent *object) Goal {
 			chosen++
 		}
 	}
-	field := func(format string, arguments ...any) {
-		*parent.problems = append(*parent.problems, Problem{Field: o.path, Message: fmt.Sprintf(format, arguments...)})
-	}
 	switch {
 	case chosen != 1:
-		field("must have exactly one of goal_id, event_name and page_path")
+		o.Refuse("", "must have exactly one of goal_id, event_name and page_path")
 	case g.ID != 0 && (g.ScrollThreshold != nil || g.CustomProps != nil):
-		field("goal_id stands alone: the goal itself says what else it needs")
+		o.Refuse("", "goal_id stands alone: the goal itself says what else it needs")
 	case g.ScrollThreshold != nil && g.PagePath == "":
-		field("scroll_threshold needs page_path")
+		o.Refuse("", "scroll_threshold needs page_path")
 	case g.EventName == "pageview" || g.EventName == "engagement":
-		field("event_name must be a custom event; use page_path for pages")
+		o.Refuse("", "event_name must be a custom event; use page_path for pages")
 	case g.PagePath != "" && !strings.HasPrefix(g.PagePath, "/"):
-		field("page_path must start with /")
+		o.Refuse("", "page_path must start with /")
 	}
 	return g
 }

@@ -4,7 +4,7 @@
 //
 // A step is a pure function of (options, config, state, sample, slot): it reads no clock
 // and does no I/O, so that replicas agree, tests replay and previews equal production.
-// Only the standard library is imported here.
+// No driver and no server is imported here.
 package trigger
 
 import (
@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 )
 
 // Type names a kind of condition, as in the contract.
@@ -25,7 +27,7 @@ const (
 )
 
 // registry has one line for each type.
-var registry = map[Type]func(*object) Config{
+var registry = map[Type]func(*strict.Object) Config{
 	GoalAchievedType: parseGoalAchieved,
 	VisitorSpikeType: parseVisitorSpike,
 }
@@ -57,12 +59,6 @@ type Trigger struct {
 	RevisedAt time.Time // events before it are none of this revision's
 }
 
-// Problem is one reason why a body is refused.
-type Problem struct {
-	Field   string `json:"field"` // dotted path, as in the body: config.goal.goal_id
-	Message string `json:"message"`
-}
-
 // Types lists the known trigger types in alphabetical order.
 func Types() []Type {
 	types := make([]Type, 0, len(registry))
@@ -75,22 +71,22 @@ func Types() []Type {
 
 // Parse reads a type's configuration, fills in the defaults, and reports every problem at
 // once with fields that start at "config". The Config is usable only without problems.
-func Parse(t Type, raw json.RawMessage) (Config, []Problem) {
+func Parse(t Type, raw json.RawMessage) (Config, []strict.Problem) {
 	parse, known := registry[t]
 	if !known {
 		names := make([]string, 0, len(registry))
 		for _, name := range Types() {
 			names = append(names, string(name))
 		}
-		return nil, []Problem{{Field: "type", Message: "must be one of " + strings.Join(names, ", ")}}
+		return nil, []strict.Problem{{Field: "type", Message: "must be one of " + strings.Join(names, ", ")}}
 	}
 	if len(raw) == 0 {
 		raw = json.RawMessage("{}")
 	}
-	var problems []Problem
-	o := newObject("config", raw, &problems)
+	var problems []strict.Problem
+	o := strict.Read("config", raw, &problems)
 	config := parse(o)
-	o.end()
+	o.End()
 	return config, problems
 }
 

@@ -1,6 +1,10 @@
 package trigger
 
-import "time"
+import (
+	"time"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
+)
 
 // VisitorSpike fires when the unique visitors of the window reach the threshold.
 type VisitorSpike struct {
@@ -14,10 +18,10 @@ const (
 	longestWindow  = 24 * 60 * 60
 )
 
-func parseVisitorSpike(o *object) Config {
+func parseVisitorSpike(o *strict.Object) Config {
 	return &VisitorSpike{
-		Threshold:     o.integer("threshold", 10, 1, 1e9),
-		WindowSeconds: o.integer("window_seconds", 300, shortestWindow, longestWindow),
+		Threshold:     o.Integer("threshold", 10, 1, 1e9),
+		WindowSeconds: o.Integer("window_seconds", 300, shortestWindow, longestWindow),
 	}
 }
 

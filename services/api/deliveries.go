@@ -10,7 +10,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/postgres"
 )
 
@@ -66,7 +66,7 @@ func (a *api) listDeliveries(c echo.Context, by access) error {
 	if err != nil {
 		return err
 	}
-	var problems []trigger.Problem
+	var problems []strict.Problem
 	page := readPage(c.QueryParams(), &problems)
 	filter := readFilter(c.QueryParams(), &problems)
 	if err := invalid(problems); err != nil {
@@ -91,14 +91,14 @@ var messageType = regexp.MustCompile(`^[a-z0-9_.]{1,100}$`)
 
 // readFilter reads the filters of a history. A trigger's id is not looked up: the history of a
 // removed one stays, and that of another site's is not in this webhook's.
-func readFilter(query url.Values, problems *[]trigger.Problem) postgres.DeliveryFilter {
+func readFilter(query url.Values, problems *[]strict.Problem) postgres.DeliveryFilter {
 	text := func(name, message string, valid func(string) bool) *string {
 		value := query.Get(name)
 		if value == "" {
 			return nil
 		}
 		if !valid(value) {
-			*problems = append(*problems, trigger.Problem{Field: name, Message: message})
+			*problems = append(*problems, strict.Problem{Field: name, Message: message})
 		}
 		return &value
 	}

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/target"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 )
@@ -63,115 +64,115 @@ const (
 
 // readWebhook reads a whole webhook. An URL that is the stored one is not judged again: after
 // the operator's rules have changed, its owner must still be able to pause it.
-func readWebhook(raw json.RawMessage, p purpose, storedURL string, targets target.Policy) (webhookDocument, []trigger.Problem) {
-	var problems []trigger.Problem
-	o := readObject("", raw, &problems)
+func readWebhook(raw json.RawMessage, p purpose, storedURL string, targets target.Policy) (webhookDocument, []strict.Problem) {
+	var problems []strict.Problem
+	o := strict.Read("", raw, &problems)
 	d := webhookDocument{
-		url:            o.text("url", 0, 2000),
-		description:    o.text("description", 0, maxDescription),
-		enabled:        o.boolean("enabled", true),
+		url:            o.Text("url", 0, 2000),
+		description:    o.Text("description", 0, maxDescription),
+		enabled:        o.Boolean("enabled", true),
 		headers:        readHeaders(o),
-		timeoutSeconds: o.integer("timeout_seconds", defaultTimeout, 1, longestTimeout),
+		timeoutSeconds: int(o.Integer("timeout_seconds", defaultTimeout, 1, longestTimeout)),
 	}
-	if _, given := o.take("enabled"); given {
+	if _, given := o.Take("enabled"); given {
 		d.enable = d.enabled
 	}
 	if err := targets.CheckURL(d.url); err != nil && (d.url == "" || d.url != storedURL) && !hasProblem(problems, "url") {
-		o.refuse("url", "%s", err)
+		o.Refuse("url", "%s", err)
 	}
-	o.unavailable("format", `"standard"`, `only "standard" is available in this version`)
-	o.unavailable("template", "null", "is not available in this version")
-	o.unavailable("batch", "null", "is not available in this version")
-	o.unavailable("rate_limit_per_second", "null", "is not available in this version")
+	o.Only("format", `"standard"`, `only "standard" is available in this version`)
+	o.Only("template", "null", "is not available in this version")
+	o.Only("batch", "null", "is not available in this version")
+	o.Only("rate_limit_per_second", "null", "is not available in this version")
 
-	if _, d.hasTriggers = o.fields["triggers"]; d.hasTriggers {
-		if _, given := o.take("triggers"); !given { // as a default it would remove them all
-			o.refuse("triggers", "must be a list")
+	if d.hasTriggers = o.Has("triggers"); d.hasTriggers {
+		if _, given := o.Take("triggers"); !given { // as a default it would remove them all
+			o.Refuse("triggers", "must be a list")
 		}
 		inner := p
 		if p == patching { // a list is replaced as a whole, and so is each of its elements
 			inner = replacing
 		}
-		for i, element := range o.list("triggers", maxTriggers) {
+		for i, element := range o.List("triggers", maxTriggers) {
 			d.triggers = append(d.triggers, readTrigger(fmt.Sprintf("triggers[%d]", i), element, inner, &problems))
 		}
 		refuseRepeatedIDs(d.triggers, &problems)
 	}
-	o.readOnly(p == replacing, "id", "status", "disabled_reason", "created_at", "updated_at")
-	o.readOnly(false, "secret")
-	o.end()
+	o.ReadOnly(p == replacing, "id", "status", "disabled_reason", "created_at", "updated_at")
+	o.ReadOnly(false, "secret")
+	o.End()
 	return d, problems
 }
 
-func hasProblem(problems []trigger.Problem, field string) bool {
-	return slices.ContainsFunc(problems, func(p trigger.Problem) bool { return p.Field == field })
+func hasProblem(problems []strict.Problem, field string) bool {
+	return slices.ContainsFunc(problems, func(p strict.Problem) bool { return p.Field == field })
 }
 
 // readTrigger reads a whole trigger. Whether its goal exists is settled later: see settle.
-func readTrigger(path string, raw json.RawMessage, p purpose, problems *[]trigger.Problem) triggerDocument {
-	o := readObject(path, raw, problems)
-	if o.fields == nil {
-		return triggerDocument{path: o.path}
+func readTrigger(path string, raw json.RawMessage, p purpose, problems *[]strict.Problem) triggerDocument {
+	o := strict.Read(path, raw, problems)
+	if !o.Valid() {
+		return triggerDocument{path: o.Path()}
 	}
 	d := triggerDocument{
-		path:            o.path,
-		typ:             trigger.Type(o.text("type", 0, 100)),
-		name:            strings.TrimSpace(o.text("name", 1, maxName)),
-		enabled:         o.boolean("enabled", true),
-		cooldownSeconds: o.integer("cooldown_seconds", 0, 0, maxCooldown),
-		notifyResolved:  o.boolean("notify_resolved", false),
+		path:            o.Path(),
+		typ:             trigger.Type(o.Text("type", 0, 100)),
+		name:            strings.TrimSpace(o.Text("name", 1, maxName)),
+		enabled:         o.Boolean("enabled", true),
+		cooldownSeconds: int(o.Integer("cooldown_seconds", 0, 0, maxCooldown)),
+		notifyResolved:  o.Boolean("notify_resolved", false),
 	}
-	if _, given := o.fields["name"]; !given && p == patching {
+	if !o.Has("name") && p == patching {
 		d.keepName = true
 	}
-	config, _ := o.take("config")
+	config, _ := o.Take("config")
 	if string(config) == "null" {
 		config = nil
 	}
 	parsed, found := trigger.Parse(d.typ, config)
 	if d.typ == "" {
-		found = []trigger.Problem{{Field: "type", Message: "is required"}}
+		found = []strict.Problem{{Field: "type", Message: "is required"}}
 	}
 	for _, problem := range found {
-		if !hasProblem(*problems, o.path+problem.Field) {
-			o.refuse(problem.Field, "%s", problem.Message)
+		if !hasProblem(*problems, strict.Join(o.Path(), problem.Field)) {
+			o.Refuse(problem.Field, "%s", problem.Message)
 		}
 	}
 	if len(found) == 0 {
 		d.config = parsed
 	}
-	o.unavailable("filters", "[]", "filters are not available in this version")
+	o.Only("filters", "[]", "filters are not available in this version")
 	if path != "" && p == replacing {
-		d.id = o.text("id", 1, 100)
+		d.id = o.Text("id", 1, 100)
 	}
-	o.readOnly(p == replacing, "id", "state", "created_at", "updated_at")
-	o.end()
+	o.ReadOnly(p == replacing, "id", "state", "created_at", "updated_at")
+	o.End()
 	return d
 }
 
-func refuseRepeatedIDs(triggers []triggerDocument, problems *[]trigger.Problem) {
+func refuseRepeatedIDs(triggers []triggerDocument, problems *[]strict.Problem) {
 	seen := map[string]bool{}
 	for _, d := range triggers {
 		if d.id != "" && seen[d.id] {
-			*problems = append(*problems, trigger.Problem{Field: d.path + "id", Message: "is given twice"})
+			*problems = append(*problems, strict.Problem{Field: strict.Join(d.path, "id"), Message: "is given twice"})
 		}
 		seen[d.id] = true
 	}
 }
 
 // readHeaders reads the headers that the owner wants sent along.
-func readHeaders(o *object) map[string]string {
-	raw, given := o.take("headers")
+func readHeaders(o *strict.Object) map[string]string {
+	raw, given := o.Take("headers")
 	if !given {
 		return map[string]string{}
 	}
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &fields); err != nil {
-		o.refuse("headers", "must be an object of names and texts")
+		o.Refuse("headers", "must be an object of names and texts")
 		return nil
 	}
 	if len(fields) > maxHeaders {
-		o.refuse("headers", "must have at most %d headers", maxHeaders)
+		o.Refuse("headers", "must have at most %d headers", maxHeaders)
 		return nil
 	}
 	names := make([]string, 0, len(fields))
@@ -187,13 +188,13 @@ func readHeaders(o *object) map[string]string {
 			reason = "is given twice, in different spellings"
 		}
 		if reason != "" {
-			o.refuse("headers."+name, "%s", reason)
+			o.Refuse("headers."+name, "%s", reason)
 		}
 		headers[name], seen[canonical] = value, true
 		size += len(name) + len(value)
 	}
 	if size > maxHeaderBytes {
-		o.refuse("headers", "must have at most %d bytes together", maxHeaderBytes)
+		o.Refuse("headers", "must have at most %d bytes together", maxHeaderBytes)
 	}
 	return headers
 }

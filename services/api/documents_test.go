@@ -10,8 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/target"
-	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/postgres"
 )
 
@@ -45,8 +45,8 @@ func TestEveryProblemOfAWebhookIsNamed(t *testing.T) {
 		with(`"description": "` + strings.Repeat("ü", 1000) + `"`): {},
 		with(`"description": "` + strings.Repeat("ü", 1001) + `"`): {"description: must have at most 1000 characters"},
 		with(`"enabled": "yes"`):                                   {"enabled: must be true or false"},
-		with(`"timeout_seconds": 0`):                               {"timeout_seconds: must be between 1 and 30"},
-		with(`"timeout_seconds": 31`):                              {"timeout_seconds: must be between 1 and 30"},
+		with(`"timeout_seconds": 0`):                               {"timeout_seconds: must be at least 1"},
+		with(`"timeout_seconds": 31`):                              {"timeout_seconds: must be at most 30"},
 		with(`"timeout_seconds": 1.5`):                             {"timeout_seconds: must be a whole number"},
 		with(`"timeout_seconds": 1e99`):                            {"timeout_seconds: must be a whole number"},
 		with(`"timeout_seconds": "15"`):                            {"timeout_seconds: must be a whole number"},
@@ -82,7 +82,7 @@ func TestEveryProblemOfAWebhookIsNamed(t *testing.T) {
 		with(`"triggers": [{"type": "visitor_spike", "config": {"threshold": 0, "window": 5}, "name": "", "enabled": 1, "cooldown_seconds": -1,
 			"notify_resolved": "no", "filters": [["is", "visit:country", ["EE"]]], "id": "tr_1", "state": {}, "bogus": {}}, {"type": "goal_achieved"}]`): {
 			"triggers[0].name: must not be empty", "triggers[0].enabled: must be true or false",
-			"triggers[0].cooldown_seconds: must be between 0 and 2592000", "triggers[0].notify_resolved: must be true or false",
+			"triggers[0].cooldown_seconds: must be at least 0", "triggers[0].notify_resolved: must be true or false",
 			"triggers[0].config.threshold: must be at least 1", "triggers[0].config.window: is not a known field",
 			"triggers[0].filters: filters are not available in this version", "triggers[0].id: cannot be set", "triggers[0].state: cannot be set",
 			"triggers[0].bogus: is not a known field",
@@ -228,7 +228,7 @@ func FuzzDocuments(f *testing.F) {
 				}
 			}
 		}
-		var problems []trigger.Problem
+		var problems []strict.Problem
 		readTrigger("", body, patching, &problems)
 		if merged := mergePatch([]byte(`{"url": "https://example.com", "headers": {"A": "b"}}`), body); !json.Valid(merged) {
 			t.Fatalf("a patch of %q makes %s", body, merged)

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/postgres"
 )
 
@@ -29,9 +29,9 @@ func metaOf(page postgres.Page, around postgres.Around) meta {
 }
 
 // readPage reads limit, after and before.
-func readPage(query url.Values, problems *[]trigger.Problem) postgres.Page {
+func readPage(query url.Values, problems *[]strict.Problem) postgres.Page {
 	refuse := func(field, message string) {
-		*problems = append(*problems, trigger.Problem{Field: field, Message: message})
+		*problems = append(*problems, strict.Problem{Field: field, Message: message})
 	}
 	page := postgres.Page{Limit: defaultLimit}
 	if text := query.Get("limit"); text != "" {

@@ -9,7 +9,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/plausible"
-	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/postgres"
 )
 
@@ -17,7 +17,7 @@ import (
 type problem struct {
 	status   int
 	sentence string
-	errors   []trigger.Problem // of a body or query that is not valid: every reason
+	errors   []strict.Problem // of a body or query that is not valid: every reason
 }
 
 func (p *problem) Error() string { return p.sentence }
@@ -48,7 +48,7 @@ const (
 )
 
 // invalid is the answer to a body or a query with problems; nil without any.
-func invalid(problems []trigger.Problem) error {
+func invalid(problems []strict.Problem) error {
 	if len(problems) == 0 {
 		return nil
 	}
@@ -112,8 +112,8 @@ func answerError(err error, c echo.Context) {
 		c.Response().Header().Set(echo.HeaderWWWAuthenticate, "Bearer")
 	}
 	body := struct {
-		Error  string            `json:"error"`
-		Errors []trigger.Problem `json:"errors,omitempty"`
+		Error  string           `json:"error"`
+		Errors []strict.Problem `json:"errors,omitempty"`
 	}{p.sentence, p.errors}
 	_ = c.JSON(p.status, body) // whoever asked has gone if this fails
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/plausible"
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/postgres"
 )
@@ -86,7 +87,7 @@ func (a *api) listTriggers(c echo.Context, by access) error {
 	if err != nil {
 		return err
 	}
-	var problems []trigger.Problem
+	var problems []strict.Problem
 	page := readPage(c.QueryParams(), &problems)
 	if err := invalid(problems); err != nil {
 		return err
@@ -136,7 +137,7 @@ func (a *api) createTrigger(c echo.Context, by access) error {
 	if err != nil {
 		return err
 	}
-	var problems []trigger.Problem
+	var problems []strict.Problem
 	d := readTrigger("", raw, creating, &problems)
 	settled, err := a.settle(c, by, []triggerDocument{d}, nil, problems)
 	if err != nil {
@@ -189,7 +190,7 @@ func (a *api) saveTrigger(c echo.Context, by access, p purpose) error {
 		if p == patching {
 			raw = mergePatch(triggerBase(w.Triggers[at], body), body)
 		}
-		var problems []trigger.Problem
+		var problems []strict.Problem
 		d := readTrigger("", raw, p, &problems)
 		d.id = id
 		settled, err := a.settle(c, by, []triggerDocument{d}, w.Triggers, problems)
@@ -214,7 +215,7 @@ func triggerBase(t postgres.Trigger, patch []byte) []byte {
 	base := map[string]any{
 		"type": t.Type, "enabled": t.Enabled, "config": t.Config, "cooldown_seconds": t.CooldownSeconds, "notify_resolved": t.NotifyResolved,
 	}
-	if typ, given := readObject("", patch, new([]trigger.Problem)).take("type"); given && string(typ) != string(mustMarshal(t.Type)) {
+	if typ, given := strict.Read("", patch, new([]strict.Problem)).Take("type"); given && string(typ) != string(mustMarshal(t.Type)) {
 		delete(base, "config")
 	}
 	return mustMarshal(base)
@@ -244,7 +245,7 @@ func (a *api) removeTrigger(c echo.Context, by access) error {
 // the webhook now. It finds what a body alone does not show: whether the goals exist, and how
 // each differs from the trigger that it replaces. All problems found so far are reported with
 // its own.
-func (a *api) settle(c echo.Context, by access, documents []triggerDocument, current []postgres.Trigger, problems []trigger.Problem) ([]postgres.Trigger, error) {
+func (a *api) settle(c echo.Context, by access, documents []triggerDocument, current []postgres.Trigger, problems []strict.Problem) ([]postgres.Trigger, error) {
 	goals, err := a.goals(c, documents, current)
 	if err != nil {
 		return nil, err
@@ -265,7 +266,7 @@ func (a *api) settle(c echo.Context, by access, documents []triggerDocument, cur
 		stored := parseStored(old)
 		changed := old.Type != d.typ || stored == nil || string(mustMarshal(stored)) != string(mustMarshal(d.config))
 		if id := goalID(d.config); changed && id != 0 && goals[id].SiteID != by.site.ID {
-			problems = append(problems, trigger.Problem{Field: d.path + "config.goal.goal_id", Message: "is not a goal of this site"})
+			problems = append(problems, strict.Problem{Field: strict.Join(d.path, "config.goal.goal_id"), Message: "is not a goal of this site"})
 		}
 		next := postgres.Trigger{
 			ID: old.ID, Type: d.typ, Name: d.name, Enabled: d.enabled, Config: mustMarshal(d.config),

@@ -10,7 +10,7 @@ import (
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/signature"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/stream"
-	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/postgres"
 )
 
@@ -63,7 +63,7 @@ func viewWebhook(w postgres.Webhook, by access) webhookView {
 }
 
 func (a *api) listWebhooks(c echo.Context, by access) error {
-	var problems []trigger.Problem
+	var problems []strict.Problem
 	page := readPage(c.QueryParams(), &problems)
 	if err := invalid(problems); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 )
 
@@ -19,7 +20,7 @@ const selectTriggers = `
 // newer version brought.
 type Unreadable struct {
 	ID       string
-	Problems []trigger.Problem
+	Problems []strict.Problem
 }
 
 // Triggers reads all enabled triggers. Those of paused webhooks are evaluated too: their firings
