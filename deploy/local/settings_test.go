@@ -71,7 +71,7 @@ func TestWhatIsGivenWinsButTheDatabasesAreTheStacks(t *testing.T) {
 	require.Equal(t, "true", own["ALLOW_HTTP_TARGETS"])
 	require.Equal(t, "127.0.0.0/8,::1/128", own["ALLOW_PRIVATE_TARGETS"])
 
-	given := read("ALLOW_HTTP_TARGETS=false", "ALLOW_PRIVATE_TARGETS=", "DATABASE_URL=postgres://work/production", "SECRETS_KEY_FILE=/x", "LOG_LEVEL=debug")
+	given := read("ALLOW_HTTP_TARGETS=false", "ALLOW_PRIVATE_TARGETS=", "DATABASE_URL=postgres://elsewhere/production", "SECRETS_KEY_FILE=/x", "LOG_LEVEL=debug")
 	require.Equal(t, "false", given["ALLOW_HTTP_TARGETS"])
 	require.Empty(t, given["ALLOW_PRIVATE_TARGETS"])
 	require.Equal(t, "debug", given["LOG_LEVEL"])

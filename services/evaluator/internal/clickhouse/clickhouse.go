@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
@@ -21,7 +22,8 @@ import (
 type Events struct {
 	conn        driver.Conn
 	observe     Observe
-	scrollDepth bool // v3.0: the column exists
+	settings    clickhouse.Settings // of every query; nil before the user's rights are known
+	scrollDepth bool                // v3.0: the column exists
 }
 
 // Observe is told of every query: its family, how long it took, and its error.
@@ -38,11 +40,6 @@ func Open(ctx context.Context, rawURL string, queryTimeout time.Duration, observ
 	if err != nil {
 		return nil, errors.New("PLAUSIBLE_CLICKHOUSE_URL is not a URL such as http://user:password@host:8123/plausible_events_db")
 	}
-	if options.Settings == nil {
-		options.Settings = clickhouse.Settings{}
-	}
-	options.Settings["readonly"] = 1
-	options.Settings["max_execution_time"] = int(queryTimeout.Seconds())
 	options.DialTimeout = 5 * time.Second
 	options.ReadTimeout = queryTimeout + 5*time.Second // the server's own limit speaks first
 	options.MaxOpenConns, options.MaxIdleConns = 4, 4
@@ -55,7 +52,7 @@ func Open(ctx context.Context, rawURL string, queryTimeout time.Duration, observ
 		_ = conn.Close()
 		return nil, err
 	}
-	if err := e.probe(ctx, options.Auth.Database); err != nil {
+	if err := e.probe(ctx, options.Auth.Database, queryTimeout); err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
@@ -85,14 +82,22 @@ func (e *Events) await(ctx context.Context, options *clickhouse.Options) error {
 	}
 }
 
-func (e *Events) probe(ctx context.Context, database string) error {
+func (e *Events) probe(ctx context.Context, database string, queryTimeout time.Duration) error {
+	var readonly uint64
+	err := e.query(ctx, "probe", nil, "SELECT toUInt64(getSetting('readonly'))", nil, func(rows driver.Rows) error { return rows.Scan(&readonly) })
+	if err != nil {
+		return fmt.Errorf("probe PLAUSIBLE_CLICKHOUSE_URL: %w", err)
+	}
+	if e.settings, err = settings(readonly, queryTimeout); err != nil {
+		return err
+	}
 	const columns = `
 		SELECT countIf(name IN ('timestamp', 'name', 'site_id', 'user_id', 'session_id', 'pathname', 'referrer_source',
 		                        'country_code', 'meta.key', 'meta.value')) = 10 AS complete,
 		       countIf(name = 'scroll_depth') > 0
 		FROM system.columns WHERE database = currentDatabase() AND table = 'events_v2'`
 	var complete, scrollDepth bool
-	err := e.query(ctx, "probe", nil, columns, nil, func(rows driver.Rows) error { return rows.Scan(&complete, &scrollDepth) })
+	err = e.query(ctx, "probe", nil, columns, nil, func(rows driver.Rows) error { return rows.Scan(&complete, &scrollDepth) })
 	if err != nil {
 		return fmt.Errorf("probe PLAUSIBLE_CLICKHOUSE_URL: %w", err)
 	}
@@ -101,6 +106,19 @@ func (e *Events) probe(ctx context.Context, database string) error {
 	}
 	e.scrollDepth = scrollDepth
 	return nil
+}
+
+// settings bound every query, by what the user's own readonly setting leaves to the client: ClickHouse
+// refuses to have readonly set again where it is 2, and any setting where it is 1.
+func settings(readonly uint64, queryTimeout time.Duration) (clickhouse.Settings, error) {
+	bounds := clickhouse.Settings{"max_execution_time": int(queryTimeout.Seconds())}
+	switch readonly {
+	case 0:
+		bounds["readonly"] = 1
+	case 1:
+		return nil, errors.New("the user of PLAUSIBLE_CLICKHOUSE_URL has readonly = 1, which forbids the time limit that each query carries: set it to 2")
+	}
+	return bounds, nil
 }
 
 // Now is the time of ClickHouse's clock, the one that counts: the evaluator's own may differ.
@@ -115,9 +133,11 @@ func (e *Events) query(ctx context.Context, family string, tables []*ext.Table, 
 	started := time.Now()
 	defer func() { e.observe(family, time.Since(started), err) }()
 
-	options := []clickhouse.QueryOption{
-		clickhouse.WithSettings(clickhouse.Settings{"log_comment": "plausible-webhooks/" + family}),
-		clickhouse.WithParameters(parameters),
+	options := []clickhouse.QueryOption{clickhouse.WithParameters(parameters)}
+	if e.settings != nil {
+		bounds := maps.Clone(e.settings)
+		bounds["log_comment"] = "plausible-webhooks/" + family
+		options = append(options, clickhouse.WithSettings(bounds))
 	}
 	if len(tables) > 0 {
 		options = append(options, clickhouse.WithExternalTable(tables...))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	ch "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -295,4 +296,29 @@ func TestQueriesCannotWrite(t *testing.T) {
 	var refusal *ch.Exception
 	require.ErrorAs(t, err, &refusal)
 	assert.Equal(t, int32(164), refusal.Code, "READONLY")
+}
+
+func TestSettingsFitTheUsersRights(t *testing.T) {
+	for readonly, want := range map[uint64]ch.Settings{
+		0: {"readonly": 1, "max_execution_time": 10},
+		2: {"max_execution_time": 10},
+	} {
+		got, err := settings(readonly, 10*time.Second)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	}
+	_, err := settings(1, 10*time.Second)
+	require.ErrorContains(t, err, "set it to 2")
+}
+
+// Every query names itself and is bounded, as the server's own view of it shows.
+func TestQueriesAreNamedAndBounded(t *testing.T) {
+	b := newBench(t)
+	var comment string
+	var limit float64
+	err := b.query(t.Context(), "family", nil, "SELECT getSetting('log_comment')::String, toFloat64(getSetting('max_execution_time'))", nil,
+		func(rows driver.Rows) error { return rows.Scan(&comment, &limit) })
+	require.NoError(t, err)
+	assert.Equal(t, "plausible-webhooks/family", comment)
+	assert.Equal(t, 10.0, limit)
 }
