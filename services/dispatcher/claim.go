@@ -71,7 +71,9 @@ func (d *dispatcher) claim(ctx context.Context) (int, error) {
 	used := 0
 	defer func() { d.due.give(free - used) }()
 
-	bounded, cancel := context.WithTimeout(ctx, tryTimeout)
+	// A stop does not cut it off: the claim of a cancelled statement may be committed all the same,
+	// and its rows would be nobody's until the lease runs out.
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), tryTimeout)
 	defer cancel()
 	claims, err := d.store.Claim(bounded, postgres.Wanted{
 		Rows: free, PerWebhook: d.config.WebhookConcurrency, InFlight: d.lanes.taken(), Lease: lease,
