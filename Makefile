@@ -32,7 +32,7 @@ help: ## list the targets
 .PHONY: up
 up: engines ## run everything here: engines, services, a demo site with visitors, a receiver
 	@mkdir -p bin
-	@[ -x bin/local ] || echo "Building (the first time takes a minute or two) …"
+	@[ -x bin/local ] || echo "Building (the first time takes two or three minutes) …"
 	@go build -o bin/local ./deploy/local
 	@exec ./bin/local
 
@@ -56,7 +56,7 @@ $(ENGINES_DIR)/installed: $(ENGINES_SOURCE)/package.json $(ENGINES_SOURCE)/packa
 	@mkdir -p "$(ENGINES_DIR)"
 	@rm -f "$@"
 	@cp $(ENGINES_SOURCE)/package.json $(ENGINES_SOURCE)/package-lock.json "$(ENGINES_DIR)/"
-	@cd "$(ENGINES_DIR)" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@cd "$(ENGINES_DIR)" && NPM_CONFIG_UPDATE_NOTIFIER=false npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch "$@"
 
 # Built without cgo: it loads the engine itself.
