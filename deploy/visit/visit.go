@@ -121,9 +121,6 @@ func (t *Tracker) Take() Rows {
 	return rows
 }
 
-// Live is how many visits are remembered.
-func (t *Tracker) Live() int { return len(t.live) }
-
 // visit is a visit that may go on.
 type visit struct {
 	state plausible.Session // the newest, Sign 1

@@ -15,10 +15,8 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/plausible-webhooks/plausible-webhooks/migrations"
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/patience"
 )
-
-// Patience is how long Open keeps trying a server that does not answer, as when a stack starts.
-const Patience = 30 * time.Second
 
 // Open connects to a Postgres server and waits for its first answer. name says in errors which
 // database is meant, by its variable: DATABASE_URL. Errors never show the password.
@@ -36,31 +34,16 @@ func Open(ctx context.Context, name, rawURL string, maxConns int32) (*pgxpool.Po
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
-	if err := await(ctx, pool); err != nil {
+	err = patience.Await(ctx, func(ctx context.Context) error {
+		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		return pool.Ping(attempt)
+	})
+	if err != nil {
 		pool.Close()
 		return nil, fmt.Errorf("Postgres of %s (%s) did not answer: %w", name, Redact(rawURL), err)
 	}
 	return pool, nil
-}
-
-func await(ctx context.Context, pool *pgxpool.Pool) error {
-	started := time.Now()
-	for {
-		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
-		err := pool.Ping(attempt)
-		cancel()
-		if err == nil {
-			return nil
-		}
-		if elapsed := time.Since(started); elapsed > Patience {
-			return fmt.Errorf("retried for %s: %w", elapsed.Round(time.Second), err)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w (last answer: %w)", context.Cause(ctx), err)
-		case <-time.After(500 * time.Millisecond):
-		}
-	}
 }
 
 // Redact is a URL without its password and query, fit for logs and errors.

@@ -9,10 +9,9 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-)
 
-// Patience is how long Connect keeps trying a broker that does not answer, as when a stack starts.
-const Patience = 30 * time.Second
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/patience"
+)
 
 // Connect waits for the broker's first answer. Afterwards the connection mends itself for ever:
 // a restarted broker is found again. name identifies the client in the broker's monitoring.
@@ -30,21 +29,15 @@ func Connect(ctx context.Context, rawURL, name string, log *slog.Logger) (*nats.
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) { log.Info("the connection to NATS is back") }),
 	}
-	started := time.Now()
-	for {
-		nc, err := nats.Connect(rawURL, options...)
-		if err == nil {
-			return nc, nil
-		}
-		if elapsed := time.Since(started); elapsed > Patience {
-			return nil, fmt.Errorf("NATS of NATS_URL (%s) did not answer: retried for %s: %w", Redact(rawURL), elapsed.Round(time.Second), err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("NATS of NATS_URL (%s) did not answer: %w (last answer: %w)", Redact(rawURL), context.Cause(ctx), err)
-		case <-time.After(500 * time.Millisecond):
-		}
+	var nc *nats.Conn
+	err := patience.Await(ctx, func(context.Context) (err error) {
+		nc, err = nats.Connect(rawURL, options...)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("NATS of NATS_URL (%s) did not answer: %w", Redact(rawURL), err)
 	}
+	return nc, nil
 }
 
 // Redact is a list of server URLs without their passwords and tokens, fit for logs and errors.

@@ -85,9 +85,10 @@ func TestParseNamesEveryProblem(t *testing.T) {
 	}
 }
 
-func TestMustParsePanicsOnAProblem(t *testing.T) {
-	require.Panics(t, func() { MustParse(VisitorSpikeType, `{"threshold": 0}`) })
-	require.Equal(t, &VisitorSpike{Threshold: 5, WindowSeconds: 300}, MustParse(VisitorSpikeType, `{"threshold": 5}`))
+func TestParseFillsInTheDefaults(t *testing.T) {
+	config, problems := Parse(VisitorSpikeType, []byte(`{"threshold": 5}`))
+	require.Empty(t, problems)
+	require.Equal(t, &VisitorSpike{Threshold: 5, WindowSeconds: 300}, config)
 }
 
 // What is stored is read back as it was.

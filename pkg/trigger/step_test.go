@@ -109,7 +109,8 @@ type row struct {
 }
 
 func TestEveryConversionIsCountedOnceHoweverLate(t *testing.T) {
-	config := MustParse(GoalAchievedType, `{"goal": {"event_name": "A"}}`)
+	config, problems := Parse(GoalAchievedType, []byte(`{"goal": {"event_name": "A"}}`))
+	require.Empty(t, problems)
 	rapid.Check(t, func(t *rapid.T) {
 		revised := origin.Add(time.Duration(rapid.IntRange(0, 29).Draw(t, "revised")) * time.Second)
 		rows := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) row {

@@ -9,7 +9,6 @@ package trigger
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -88,14 +87,4 @@ func Parse(t Type, raw json.RawMessage) (Config, []strict.Problem) {
 	config := parse(o)
 	o.End()
 	return config, problems
-}
-
-// MustParse is Parse for configurations that were validated before they were stored or
-// that are written in code; a problem is then an error of the program or of the row.
-func MustParse(t Type, raw string) Config {
-	config, problems := Parse(t, json.RawMessage(raw))
-	if len(problems) > 0 {
-		panic(fmt.Sprintf("trigger: %s config %s: %v", t, raw, problems))
-	}
-	return config
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/ext"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/patience"
 )
 
 // Events reads Plausible's events_v2.
@@ -28,9 +30,6 @@ type Events struct {
 
 // Observe is told of every query: its family, how long it took, and its error.
 type Observe func(family string, took time.Duration, err error)
-
-// Patience is how long Open keeps trying a server that does not answer, as when a stack starts.
-const Patience = 30 * time.Second
 
 // Open connects to Plausible's ClickHouse by a URL such as
 // http://user:password@host:8123/plausible_events_db, and probes its tables. It refuses a
@@ -63,23 +62,17 @@ func Open(ctx context.Context, rawURL string, queryTimeout time.Duration, observ
 func (e *Events) Close() error { return e.conn.Close() }
 
 func (e *Events) await(ctx context.Context, options *clickhouse.Options) error {
-	started := time.Now()
-	for {
+	err := patience.Await(ctx, func(ctx context.Context) error {
 		_, err := e.Now(ctx)
-		var refusal *clickhouse.Exception
-		if err == nil || errors.As(err, &refusal) { // the server is there; the probe explains the rest
+		if refusal := new(clickhouse.Exception); errors.As(err, &refusal) { // the server is there; the probe explains the rest
 			return nil
 		}
-		if elapsed := time.Since(started); elapsed > Patience {
-			return fmt.Errorf("ClickHouse of PLAUSIBLE_CLICKHOUSE_URL (%s, database %s) did not answer: retried for %s: %w",
-				options.Addr[0], options.Auth.Database, elapsed.Round(time.Second), err)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("ClickHouse of PLAUSIBLE_CLICKHOUSE_URL (%s) did not answer: %w (last answer: %w)", options.Addr[0], context.Cause(ctx), err)
-		case <-time.After(500 * time.Millisecond):
-		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("ClickHouse of PLAUSIBLE_CLICKHOUSE_URL (%s, database %s) did not answer: %w", options.Addr[0], options.Auth.Database, err)
 	}
+	return nil
 }
 
 func (e *Events) probe(ctx context.Context, database string, queryTimeout time.Duration) error {
