@@ -82,6 +82,14 @@ func demoWebhook(target string, goals plausible.DemoGoals) map[string]any {
 					"goal": map[string]any{"goal_id": goals.Signup}, "mode": "threshold", "threshold": 10, "window_seconds": 1800,
 				},
 			},
+			{
+				"type": "pageview_milestone", "name": "Every 500 page views", // two or three in an hour
+				"config": map[string]any{"every": 500},
+			},
+			{
+				"type": "new_source", "name": "Somebody new links to us", // pretended visitors have none; a replayed log has
+				"config": map[string]any{"min_visitors": 10},
+			},
 		},
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/signature"
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 )
 
 // post sends a message as the dispatcher does, signed with our own code: the receiver checks it
@@ -85,11 +87,32 @@ func TestReceiverBelievesOnlyWhatIsSigned(t *testing.T) {
 	require.JSONEq(t, body, string(got.Messages[5].Body))
 }
 
+func TestEveryTypesMessageIsOneLine(t *testing.T) {
+	var printed bytes.Buffer
+	out := &terminal{out: &printed}
+	for _, typ := range trigger.Types() {
+		body, err := json.Marshal(trigger.Example(typ))
+		require.NoError(t, err)
+		out.arrival(arrival{Path: demoPath, Verified: true, Body: body})
+	}
+	lines := strings.Split(strings.TrimSpace(printed.String()), "\n")
+	require.Len(t, lines, len(trigger.Types()))
+	for _, want := range []string{
+		"“Signup: every conversion”  2 new conversions  [/signup, Google, EE, method=email]  [/signup, newsletter, DE, method=github]",
+		"“Visitor spike: 100 in 5m”  143 visitors in 5 minutes reached the threshold of 100  97 from Hacker News",
+		"“Page view milestone”  The 50000th page view was counted  the next is 60000  6 from Google",
+		"“New source with 5 visitors”  Lobsters was never seen before and brought 12 visitors in 30 minutes",
+		"“Pages not found: 10 in 5m”  /old-docs/setup was not found 23 times in 5 minutes, the threshold is 10",
+	} {
+		require.True(t, slices.ContainsFunc(lines, func(line string) bool { return strings.HasSuffix(line, want) }), "%s\nis not in\n%s", want, printed.String())
+	}
+}
+
 func TestStrangersCannotSteerTheTerminal(t *testing.T) {
 	var printed bytes.Buffer
 	out := &terminal{out: &printed}
 	out.arrival(arrival{Path: demoPath, Verified: true, Body: json.RawMessage(
-		`{"type":"x.fired","data":{"trigger":{"name":"a\u001b[2Jb\nc"},"conversions":[{"page":"/\u0007"}]}}`)})
+		`{"type":"x.fired","data":{"trigger":{"name":"a\u001b[2Jb\nc"},"explanation":"d\u001b[2Je\nf","conversions":[{"page":"/\u0007"}]}}`)})
 	require.NotContains(t, printed.String(), "\x1b")
 	require.Equal(t, 1, strings.Count(printed.String(), "\n"))
 }

@@ -95,7 +95,16 @@ func (t *terminal) summary(body json.RawMessage) []string {
 		parts = append(parts, clean(d.Site.Domain))
 	}
 	if d.Trigger.Name != "" {
-		parts = append(parts, fmt.Sprintf("“%s”", clean(d.Trigger.Name)), number(d.Value)+"/"+number(d.Threshold))
+		parts = append(parts, fmt.Sprintf("“%s”", clean(d.Trigger.Name)))
+	}
+	switch {
+	case d.Explanation != "":
+		parts = append(parts, strings.TrimSuffix(clean(d.Explanation), "."))
+	case d.Trigger.Name != "":
+		parts = append(parts, number(d.Value)+"/"+number(d.Threshold))
+	}
+	if d.Next != nil {
+		parts = append(parts, fmt.Sprintf("the next is %d", d.Next.Milestone))
 	}
 	for i, c := range d.Conversions {
 		if i == 3 {
@@ -104,7 +113,8 @@ func (t *terminal) summary(body json.RawMessage) []string {
 		}
 		parts = append(parts, conversion(c))
 	}
-	if len(d.Conversions) == 0 && d.Context != nil && len(d.Context.TopSources) > 0 {
+	// What is about one value, as a new source, has already said where the visitors come from.
+	if len(d.Conversions) == 0 && d.Group == nil && d.Context != nil && len(d.Context.TopSources) > 0 {
 		top := d.Context.TopSources[0]
 		parts = append(parts, fmt.Sprintf("%d from %s", top.Visitors, clean(top.Name)))
 	}

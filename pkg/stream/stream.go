@@ -3,6 +3,9 @@
 //
 // A firing travels as the standard message's bytes, untouched, with what the dispatcher must
 // know of it in headers: the payload needs no parsing on its way.
+//
+// What operators should know of the system itself, such as that ingestion is silent, is in a stream
+// of its own, SYSTEM, for whoever subscribes: no service consumes it.
 package stream
 
 import (
@@ -23,8 +26,10 @@ import (
 const (
 	Firings    = "FIRINGS"    // the stream: firing.<site_id>.<trigger_type>
 	Dispatcher = "dispatcher" // its durable pull consumer, shared by all dispatchers
+	System     = "SYSTEM"     // the stream: system.<kind>, as system.ingestion.silent
 
 	firingSubjects = "firing.>"
+	systemSubjects = "system.>"
 )
 
 // DuplicateWindow is how long JetStream drops a second message with the id of an earlier one.
@@ -51,8 +56,8 @@ type Options struct {
 	MaxBytes int64 // 1 GiB
 }
 
-// Ensure creates the stream and its consumer, or checks those that exist: an operator may
-// have changed them, but not what the guarantees rest on.
+// Ensure creates the streams and the consumer of FIRINGS, or checks those that exist: an operator
+// may have changed them, but not what the guarantees rest on.
 func Ensure(ctx context.Context, js jetstream.JetStream, o Options) (jetstream.Stream, jetstream.Consumer, error) {
 	wanted := jetstream.StreamConfig{
 		Name:        Firings,
@@ -69,17 +74,27 @@ func Ensure(ctx context.Context, js jetstream.JetStream, o Options) (jetstream.S
 	if wanted.MaxBytes == 0 {
 		wanted.MaxBytes = 1 << 30
 	}
-	s, err := js.Stream(ctx, Firings)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		s, err = js.CreateStream(ctx, wanted)
-		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another service was faster
-			s, err = js.Stream(ctx, Firings)
-		}
-	}
+	s, err := ensure(ctx, js, wanted)
 	if err != nil {
-		return nil, nil, fmt.Errorf("stream %s: %w", Firings, err)
+		return nil, nil, err
 	}
-	if err := check(s.CachedInfo().Config); err != nil {
+	if config := s.CachedInfo().Config; config.MaxBytes > 0 && config.Discard != jetstream.DiscardNew {
+		return nil, nil, fmt.Errorf("stream %s drops old messages when it is full, it needs the discard policy new", Firings)
+	}
+	_, err = ensure(ctx, js, jetstream.StreamConfig{
+		Name:        System,
+		Description: "What operators should know of Plausible Webhooks itself",
+		Subjects:    []string{systemSubjects},
+		Storage:     jetstream.FileStorage,
+		Replicas:    max(o.Replicas, 1),
+		Duplicates:  DuplicateWindow,
+		// Perhaps nobody reads it: the new matters more than the old, which the evaluator's table has
+		// for longer. An event has half a kilobyte, so this is room for tens of thousands.
+		Discard:  jetstream.DiscardOld,
+		MaxBytes: 16 << 20,
+		MaxAge:   30 * 24 * time.Hour,
+	})
+	if err != nil {
 		return nil, nil, err
 	}
 	consumer, err := s.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
@@ -96,16 +111,25 @@ func Ensure(ctx context.Context, js jetstream.JetStream, o Options) (jetstream.S
 	return s, consumer, nil
 }
 
-func check(c jetstream.StreamConfig) error {
-	switch {
-	case c.Duplicates < 10*time.Minute:
-		return fmt.Errorf("stream %s has a duplicate window of %s, it needs 10 minutes or more", Firings, c.Duplicates)
-	case c.Storage != jetstream.FileStorage:
-		return fmt.Errorf("stream %s is kept in memory, it needs file storage", Firings)
-	case c.MaxBytes > 0 && c.Discard != jetstream.DiscardNew:
-		return fmt.Errorf("stream %s drops old messages when it is full, it needs the discard policy new", Firings)
+// ensure creates a stream, or checks the one that exists.
+func ensure(ctx context.Context, js jetstream.JetStream, wanted jetstream.StreamConfig) (jetstream.Stream, error) {
+	s, err := js.Stream(ctx, wanted.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		s, err = js.CreateStream(ctx, wanted)
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another service was faster
+			s, err = js.Stream(ctx, wanted.Name)
+		}
 	}
-	return nil
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", wanted.Name, err)
+	}
+	switch c := s.CachedInfo().Config; {
+	case c.Duplicates < 10*time.Minute:
+		return nil, fmt.Errorf("stream %s has a duplicate window of %s, it needs 10 minutes or more", c.Name, c.Duplicates)
+	case c.Storage != jetstream.FileStorage:
+		return nil, fmt.Errorf("stream %s is kept in memory, it needs file storage", c.Name)
+	}
+	return s, nil
 }
 
 // token is what may stand between the dots of a subject, for ids and trigger types.
@@ -124,6 +148,15 @@ func Encode(f trigger.Firing) *nats.Msg {
 	if f.TraceContext != "" {
 		m.Header.Set(headerTrace, f.TraceContext)
 	}
+	return m
+}
+
+// EncodeSystem makes the message of a system event: a JSON object of a kind such as
+// "ingestion.silent".
+func EncodeSystem(id, kind string, payload []byte) *nats.Msg {
+	m := nats.NewMsg("system." + kind)
+	m.Data = payload
+	m.Header.Set(jetstream.MsgIDHeader, id)
 	return m
 }
 

@@ -113,6 +113,25 @@ func TestAFullStreamRefuses(t *testing.T) {
 	require.ErrorContains(t, err, "maximum bytes exceeded")
 }
 
+// Nobody needs to read the system events: a full stream drops the oldest. A repetition is dropped.
+func TestSystemEventsHaveAStreamOfTheirOwn(t *testing.T) {
+	_, js := connect(t)
+	_, _, err := Ensure(t.Context(), js, Options{})
+	require.NoError(t, err)
+	for range 2 {
+		_, err = js.PublishMsg(t.Context(), EncodeSystem("sys_1", "ingestion.silent", []byte(`{"type":"ingestion.silent"}`)))
+		require.NoError(t, err)
+	}
+	s, err := js.Stream(t.Context(), System)
+	require.NoError(t, err)
+	assert.Equal(t, uint64(1), s.CachedInfo().State.Msgs)
+	assert.Equal(t, jetstream.DiscardOld, s.CachedInfo().Config.Discard)
+	m, err := s.GetLastMsgForSubject(t.Context(), "system.ingestion.silent")
+	require.NoError(t, err)
+	assert.Equal(t, "sys_1", m.Header.Get(jetstream.MsgIDHeader))
+	assert.JSONEq(t, `{"type":"ingestion.silent"}`, string(m.Data))
+}
+
 func TestAnnouncementsNameWhatChanged(t *testing.T) {
 	nc, _ := connect(t)
 	heard := make(chan string, 2)

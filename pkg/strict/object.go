@@ -112,6 +112,25 @@ func (o *Object) Integer(name string, fallback, lowest, highest int64) int64 {
 	return n
 }
 
+// Number reads a number from lowest to highest; nil if none was given.
+func (o *Object) Number(name string, lowest, highest float64) *float64 {
+	raw, given := o.Take(name)
+	if !given {
+		return nil
+	}
+	var n float64
+	switch err := json.Unmarshal(raw, &n); {
+	case err != nil:
+		o.Refuse(name, "must be a number")
+		return nil
+	case n < lowest:
+		o.Refuse(name, "must be at least %v", lowest)
+	case n > highest:
+		o.Refuse(name, "must be at most %v", highest)
+	}
+	return &n
+}
+
 // Text reads a text of so many characters; empty if it was not given. It refuses control
 // characters but tabs and line breaks: nothing that shows these texts expects them, and Postgres
 // cannot store NUL.

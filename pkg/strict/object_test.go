@@ -13,6 +13,7 @@ func read(raw string) []string {
 	o := Read("in", json.RawMessage(raw), &problems)
 	o.Boolean("b", true)
 	o.Integer("i", 5, 1, 9)
+	o.Number("n", 0.5, 1e3)
 	o.Text("t", 2, 4)
 	o.Texts("m", 1, 2, 2)
 	o.Choice("c", "one", "two")
@@ -30,13 +31,13 @@ func read(raw string) []string {
 func TestEveryProblemIsTold(t *testing.T) {
 	for raw, want := range map[string][]string{
 		`{}`: nil,
-		`{"b": null, "i": null, "t": null, "m": null, "c": null, "l": null, "x": null, "id": null}`:                nil,
-		`{"b": false, "i": 9, "t": "ööö", "m": {"a": "b"}, "c": "two", "l": [{}], "x": []}`:                        nil,
-		`{"b": 0, "i": 1.5, "t": 1, "m": {"a": 1}, "c": "three", "l": {}, "x": [1], "id": "a", "z": 1, "B": true}`: {"in.b: must be true or false", "in.i: must be a whole number", "in.t: must be text", "in.m: must be an object of text values", "in.c: must be one of one, two", "in.l: must be a list", "in.x: must be empty", "in.id: cannot be set", "in.B: is not a known field", "in.z: is not a known field"},
-		`{"i": 0, "t": "", "m": {"a": null}, "l": [1, 2]}`:                                                         {"in.i: must be at least 1", "in.t: must not be empty", "in.m: must be an object of text values", "in.l: must have at most 1 elements"},
-		`{"i": 10, "t": "ä", "m": {"a": "", "b": ""}}`:                                                             {"in.i: must be at most 9", "in.t: must have at least 2 characters", "in.m: must have at most 1 properties"},
-		`{"i": 1e99, "t": "12345", "m": {"": ""}}`:                                                                 {"in.i: must be a whole number", "in.t: must have at most 4 characters", "in.m: must have names of 1 to 2 characters and values of at most 2"},
-		`{"t": "a\u0000b", "m": {"a": "\u0007"}}`:                                                                  {"in.t: must not contain control characters", "in.m: must not contain control characters"},
+		`{"b": null, "i": null, "n": null, "t": null, "m": null, "c": null, "l": null, "x": null, "id": null}`:               nil,
+		`{"b": false, "i": 9, "n": 0.5, "t": "ööö", "m": {"a": "b"}, "c": "two", "l": [{}], "x": []}`:                        nil,
+		`{"b": 0, "i": 1.5, "n": "1", "t": 1, "m": {"a": 1}, "c": "three", "l": {}, "x": [1], "id": "a", "z": 1, "B": true}`: {"in.b: must be true or false", "in.i: must be a whole number", "in.n: must be a number", "in.t: must be text", "in.m: must be an object of text values", "in.c: must be one of one, two", "in.l: must be a list", "in.x: must be empty", "in.id: cannot be set", "in.B: is not a known field", "in.z: is not a known field"},
+		`{"i": 0, "n": 0.25, "t": "", "m": {"a": null}, "l": [1, 2]}`:                                                        {"in.i: must be at least 1", "in.n: must be at least 0.5", "in.t: must not be empty", "in.m: must be an object of text values", "in.l: must have at most 1 elements"},
+		`{"i": 10, "n": 1000.5, "t": "ä", "m": {"a": "", "b": ""}}`:                                                          {"in.i: must be at most 9", "in.n: must be at most 1000", "in.t: must have at least 2 characters", "in.m: must have at most 1 properties"},
+		`{"i": 1e99, "n": 1e999, "t": "12345", "m": {"": ""}}`:                                                               {"in.i: must be a whole number", "in.n: must be a number", "in.t: must have at most 4 characters", "in.m: must have names of 1 to 2 characters and values of at most 2"},
+		`{"t": "a\u0000b", "m": {"a": "\u0007"}}`:                                                                            {"in.t: must not contain control characters", "in.m: must not contain control characters"},
 		`[]`:   {"in: must be an object"},
 		`null`: {"in: must be an object"},
 		``:     {"in: must be an object"},
@@ -55,4 +56,16 @@ func FuzzRead(f *testing.F) {
 		lines := read(raw)
 		assert.Equal(t, valid, len(lines) != 1 || lines[0] != "in: must be an object")
 	})
+}
+
+func TestNumbersAreReturned(t *testing.T) {
+	var problems []Problem
+	o := Read("", json.RawMessage(`{"whole": 3, "broken": 2.5, "text": "3", "low": -1}`), &problems)
+	three, half, low := 3.0, 2.5, -1.0
+	assert.Equal(t, &three, o.Number("whole", 0, 5))
+	assert.Equal(t, &half, o.Number("broken", 0, 5))
+	assert.Equal(t, &low, o.Number("low", 0, 5), "refused, but usable")
+	assert.Nil(t, o.Number("text", 0, 5))
+	assert.Nil(t, o.Number("missing", 0, 5))
+	assert.Equal(t, []Problem{{"low", "must be at least 0"}, {"text", "must be a number"}}, problems)
 }

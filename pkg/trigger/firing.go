@@ -25,8 +25,8 @@ type Firing struct {
 
 // FiringID derives the id of a firing from facts alone: never from values, which late rows
 // change, and never from a clock. Every replica and every rerun derives the same one.
-func FiringID(triggerID string, revision int, transition Transition, anchor time.Time) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "v1|%s|%d|%s|%d", triggerID, revision, transition, anchor.Unix()))
+func FiringID(triggerID string, revision int, transition Transition, anchor string) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "v1|%s|%d|%s|%s", triggerID, revision, transition, anchor))
 	return "msg_" + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:])[:26])
 }
 
@@ -46,8 +46,14 @@ type MessageData struct {
 	Value        float64        `json:"value"`
 	Threshold    float64        `json:"threshold"`
 	Window       Window         `json:"window"`
+	Explanation  string         `json:"explanation,omitempty"`
+	Baseline     *float64       `json:"baseline,omitempty"`
+	Group        *Group         `json:"group,omitempty"`
+	Next         *Next          `json:"next,omitempty"`
 	Late         bool           `json:"late,omitempty"`
 	Suppressed   int            `json:"suppressed,omitempty"`
+	Flapping     bool           `json:"flapping,omitempty"`
+	Renotified   int            `json:"renotified,omitempty"`
 	Episode      *EndedEpisode  `json:"episode,omitempty"`
 	Conversions  []Conversion   `json:"conversions,omitempty"`
 	Context      *Context       `json:"context,omitempty"`
@@ -79,9 +85,17 @@ type EndedEpisode struct {
 type Context struct {
 	TopSources []Ranked `json:"top_sources"`
 	TopPages   []Ranked `json:"top_pages"`
+	Chart      []Point  `json:"chart,omitempty"` // the value in the windows before, the oldest first
 }
 
-// Ranked is one value of a dimension with its unique visitors.
+// Point is the value of the window that ended then.
+type Point struct {
+	At    time.Time `json:"at"`
+	Value float64   `json:"value"`
+}
+
+// Ranked is one value of a dimension with its unique visitors, or with the number of its events
+// where the ranking is of events.
 type Ranked struct {
 	Name     string `json:"name"`
 	Visitors int64  `json:"visitors"`

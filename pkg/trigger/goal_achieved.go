@@ -3,11 +3,11 @@ package trigger
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
-
-	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 )
+
+// GoalAchievedType is the type of GoalAchieved.
+const GoalAchievedType Type = "goal_achieved"
 
 // The modes and measures of GoalAchieved.
 const (
@@ -21,147 +21,122 @@ const (
 // GoalAchieved fires for conversions of a goal: in mode "each" once for every slot that has
 // new ones, in mode "threshold" when the window's number reaches the threshold.
 type GoalAchieved struct {
-	Goal          Goal   `json:"goal"`
+	Goal          *Goal  `json:"goal"`
 	Mode          string `json:"mode"`
 	Measure       string `json:"measure"`
 	Threshold     int64  `json:"threshold,omitempty"`      // mode "threshold" only
 	WindowSeconds int64  `json:"window_seconds,omitempty"` // mode "threshold" only
+	Hold
 }
 
-// Goal names a goal of the site by its Plausible id, or describes what counts as a conversion.
-type Goal struct {
-	ID              int64             `json:"goal_id,omitempty"`
-	EventName       string            `json:"event_name,omitempty"`
-	PagePath        string            `json:"page_path,omitempty"` // may contain * wildcards
-	ScrollThreshold *int              `json:"scroll_threshold,omitempty"`
-	CustomProps     map[string]string `json:"custom_props,omitempty"`
-}
-
-// Scroll tells whether conversions are pages read down to a depth. Such a page sends several
-// engagement rows, so a conversion is then a session, not a row.
-func (g Goal) Scroll() bool { return g.ScrollThreshold != nil }
-
-// Overlap is how late a conversion's row may become visible and still be counted, exactly
-// once: every slot reads the buckets of this long again.
-const Overlap = 2 * time.Minute
-
-func parseGoalAchieved(o *strict.Object) Config {
-	c := &GoalAchieved{
-		Mode:    o.Choice("mode", ModeEach, ModeThreshold),
-		Measure: o.Choice("measure", MeasureConversions, MeasureVisitors),
-	}
-	c.Goal = parseGoal(o)
+func (c *GoalAchieved) declare(f *fields) {
+	c.Goal = f.goal(true)
+	c.Mode = f.choice("mode", "Whether to fire for every conversion, or for so many in the window.", ModeEach, ModeThreshold)
+	c.Measure = f.choice("measure", "What the threshold counts.", MeasureConversions, MeasureVisitors)
+	c.Threshold = f.integer("threshold", "How many there must be in the window; of mode \"threshold\".", 10, 1, 1e9)
+	c.WindowSeconds = f.window(3600)
+	c.Hold.declare(f)
 	if c.Mode == ModeThreshold {
-		c.Threshold = o.Integer("threshold", 10, 1, 1e9)
-		c.WindowSeconds = o.Integer("window_seconds", 3600, shortestWindow, longestWindow)
-		return c
+		return
 	}
-	for _, name := range []string{"threshold", "window_seconds"} {
-		if _, given := o.Take(name); given {
-			o.Refuse(name, "belongs to mode %q; mode %q fires for every conversion", ModeThreshold, ModeEach)
+	c.Threshold, c.WindowSeconds, c.Hold = 0, 0, Hold{}
+	for _, name := range []string{"threshold", "window_seconds", "for_seconds", "min_breaches", "of_slots", "keep_firing_seconds", "renotify_seconds", "max_renotify"} {
+		if f.given(name) {
+			f.refuse(name, "belongs to mode %q; mode %q fires for every conversion", ModeThreshold, ModeEach)
 		}
 	}
 	if c.Measure == MeasureVisitors {
-		o.Refuse("measure", "%q belongs to mode %q; mode %q counts conversions", MeasureVisitors, ModeThreshold, ModeEach)
+		f.refuse("measure", "%q belongs to mode %q; mode %q counts conversions", MeasureVisitors, ModeThreshold, ModeEach)
 	}
-	return c
 }
 
-func parseGoal(parent *strict.Object) Goal {
-	raw, given := parent.Take("goal")
-	if !given {
-		parent.Refuse("goal", `is required: {"goal_id": …}, {"event_name": …}, {"page_path": …} or {"page_path": …, "scroll_threshold": …}`)
-		return Goal{}
-	}
-	o := parent.Inner("goal", raw)
-	g := Goal{
-		ID:        o.Integer("goal_id", 0, 1, 1<<62),
-		EventName: strings.TrimSpace(o.Text("event_name", 1, 120)),
-		PagePath:  o.Text("page_path", 1, 2000),
-	}
-	if _, given := o.Take("scroll_threshold"); given {
-		depth := int(o.Integer("scroll_threshold", 0, 0, 100))
-		g.ScrollThreshold = &depth
-	}
-	g.CustomProps = o.Texts("custom_props", 3, 300, 2000) // Plausible's own limits
-	o.End()
+func (c *GoalAchieved) goal() *Goal { return c.Goal }
 
-	chosen := 0
-	for _, is := range []bool{g.ID != 0, g.EventName != "", g.PagePath != ""} {
-		if is {
-			chosen++
-		}
+// Title implements Config.
+func (c *GoalAchieved) Title(goal string) string {
+	if c.Mode == ModeEach {
+		return goal + ": every conversion"
 	}
-	switch {
-	case chosen != 1:
-		o.Refuse("", "must have exactly one of goal_id, event_name and page_path")
-	case g.ID != 0 && (g.ScrollThreshold != nil || g.CustomProps != nil):
-		o.Refuse("", "goal_id stands alone: the goal itself says what else it needs")
-	case g.ScrollThreshold != nil && g.PagePath == "":
-		o.Refuse("", "scroll_threshold needs page_path")
-	case g.EventName == "pageview" || g.EventName == "engagement":
-		o.Refuse("", "event_name must be a custom event; use page_path for pages")
-	case g.PagePath != "" && !strings.HasPrefix(g.PagePath, "/"):
-		o.Refuse("", "page_path must start with /")
+	return fmt.Sprintf("%s: %d %s in %s", goal, c.Threshold, c.Measure, span(c.WindowSeconds))
+}
+
+// Every implements Config.
+func (c *GoalAchieved) Every() time.Duration { return every(c.WindowSeconds) }
+
+// Ask implements Config.
+func (c *GoalAchieved) Ask(s Setting, state State, slot Slot) []Question {
+	if c.Mode == ModeEach {
+		return []Question{{Ask: AskEach, Metric: Events, Goal: s.Goal, Filters: s.Filters, Window: s.unsettled(state, slot)}}
 	}
-	return g
+	metric := Events
+	if c.Measure == MeasureVisitors {
+		metric = Visitors
+	}
+	return []Question{s.number(metric, s.back(slot, c.WindowSeconds))}
 }
 
 // Step implements Config.
-func (c *GoalAchieved) Step(options Options, state State, sample Sample, slot time.Time) (State, []Occurrence) {
-	if c.Mode == ModeThreshold {
-		noun := "conversion"
-		if c.Measure == MeasureVisitors {
-			noun = "converted visitor"
-		}
-		return stepEpisode(options, state, sample, c.Threshold, slot, noun)
+func (c *GoalAchieved) Step(s Setting, state State, sample Sample, slot Slot) (State, []Occurrence) {
+	if c.Mode == ModeEach {
+		return stepEach(s, state, sample.Answers[0].Buckets, slot)
 	}
-	return stepEach(state, sample, slot)
+	noun := "conversion"
+	if c.Measure == MeasureVisitors {
+		noun = "converted visitor"
+	}
+	r := reading{value: sample.Answers[0].Value, threshold: float64(c.Threshold), window: s.back(slot, c.WindowSeconds)}
+	r.says = count(r.value, noun) + " in " + describe(seconds(c.WindowSeconds))
+	if r.value >= r.threshold {
+		r.standing = breach
+		r.says += fmt.Sprintf(" reached the threshold of %d", c.Threshold)
+	} else {
+		r.says += fmt.Sprintf(", below the threshold of %d", c.Threshold)
+	}
+	return c.step(s, state, r, slot)
 }
 
 // stepEach finds the conversions that no earlier slot has seen. There is no insertion time and
 // no event id in the rows, but rows are only ever added: the growth of the overlap's total is
 // the number of new ones, however late each became visible.
-func stepEach(state State, sample Sample, slot time.Time) (State, []Occurrence) {
+func stepEach(s Setting, state State, buckets []Bucket, slot Slot) (State, []Occurrence) {
+	window := s.unsettled(state, slot)
 	var now, before int64
-	for _, b := range sample.Buckets {
+	for _, b := range buckets {
 		now += b.Count
 	}
 	for _, b := range state.Machine.Counted {
-		if !b.Start.Before(sample.Window.From) {
+		if !b.Start.Before(window.From) {
 			before += b.Count
 		}
 	}
 	fresh := max(0, now-before)
+	value, threshold := float64(fresh), 1.0
 	occurrence := Occurrence{
-		Transition: Fired, Anchor: slot, Value: float64(fresh), Threshold: 1,
-		Window:       Window{From: firstChange(state.Machine.Counted, sample), To: sample.Window.To},
-		Late:         !state.LastSlot.IsZero() && slot.Sub(state.LastSlot) > Overlap,
-		Fingerprints: newFingerprints(state.Machine.Counted, sample.Buckets),
+		Transition: Fired, Anchor: at(slot.At), Value: value, Threshold: threshold,
+		Window:       Window{From: firstChange(state.Machine.Counted, buckets, slot.At), To: slot.At},
+		Late:         late(state, slot),
+		Explanation:  count(value, "new conversion") + ".",
+		Fingerprints: newFingerprints(state.Machine.Counted, buckets),
 	}
 
-	value, threshold := float64(fresh), 1.0
-	state.Value, state.Threshold, state.LastSlot = &value, &threshold, slot
-	state = state.enter(StatusOK, slot)
+	state.Value, state.Threshold, state.LastSlot = &value, &threshold, slot.At
 	state.Machine.Counted = nil
-	for _, b := range sample.Buckets {
-		if !b.Start.Before(slot.Add(-Overlap)) {
+	for _, b := range buckets {
+		if !b.Start.Before(slot.At.Add(-Overlap)) {
 			state.Machine.Counted = append(state.Machine.Counted, b)
 		}
 	}
 	if fresh == 0 {
-		state.Explanation = "No new conversion in the newest slot; every new one fires."
-		return state, nil
+		return state.enter(StatusOK, slot.At, "No new conversion in the newest slot; every new one fires."), nil
 	}
-	state.LastFiredAt = slot
-	state.Explanation = fmt.Sprintf("%s in the newest slot: fired.", count(fresh, "new conversion"))
-	return state, []Occurrence{occurrence}
+	state.LastFiredAt = slot.At
+	return state.enter(StatusOK, slot.At, count(value, "new conversion")+" in the newest slot: fired."), []Occurrence{occurrence}
 }
 
 // firstChange is the start of the earliest bucket that grew: where the new conversions begin.
-func firstChange(counted []Bucket, sample Sample) time.Time {
-	first := sample.Window.To
-	for _, b := range sample.Buckets {
+func firstChange(counted, buckets []Bucket, slot time.Time) time.Time {
+	first := slot
+	for _, b := range buckets {
 		i := slices.IndexFunc(counted, func(c Bucket) bool { return c.Start.Equal(b.Start) })
 		if (i < 0 || counted[i].Count < b.Count) && b.Start.Before(first) {
 			first = b.Start

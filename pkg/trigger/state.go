@@ -1,17 +1,21 @@
 package trigger
 
 import (
+	"strconv"
 	"time"
 )
 
 // Status is where a trigger stands, as the API shows it.
 type Status string
 
-// The statuses that the present types reach; the contract names those of the others.
+// The statuses.
 const (
-	StatusOK     Status = "ok"
-	StatusFiring Status = "firing"
-	StatusError  Status = "error"
+	StatusOK           Status = "ok"
+	StatusPending      Status = "pending"           // the condition holds, but not for long enough
+	StatusFiring       Status = "firing"            //
+	StatusRecovering   Status = "recovering"        // it has ceased to hold, but not for long enough
+	StatusInsufficient Status = "insufficient_data" // nothing can be said
+	StatusError        Status = "error"             // the trigger cannot be evaluated
 )
 
 // State is what a trigger carries from slot to slot.
@@ -29,17 +33,38 @@ type State struct {
 
 // Machine is the part of a state that only the step functions read.
 type Machine struct {
-	Episode    *Episode `json:"episode,omitempty"`
-	Suppressed int      `json:"suppressed,omitempty"` // episodes that the cooldown kept quiet since the last firing
-	Counted    []Bucket `json:"counted,omitempty"`    // conversions already in a firing, within the overlap
+	// Of conditions that last: see Hold.
+	Pending    *time.Time    `json:"pending,omitempty"`    // the first breaching slot of a run that is not an episode yet
+	Held       time.Duration `json:"held,omitempty"`       // how long that run lasts, without what was not evaluated
+	Breaches   uint64        `json:"breaches,omitempty"`   // the last 64 evaluated slots, the newest in bit 0: breaching or not
+	Episode    *Episode      `json:"episode,omitempty"`    // the running one
+	Ended      time.Time     `json:"ended,omitzero"`       // the last one's end
+	Flaps      int           `json:"flaps,omitempty"`      // how often in a row an episode began soon after the last one
+	Suppressed int           `json:"suppressed,omitempty"` // episodes that the cooldown kept quiet since the last firing
+	Armed      bool          `json:"armed,omitempty"`      // the site was seen alive: only then can it fall silent
+
+	// Of facts.
+	Counted  []Bucket         `json:"counted,omitempty"`  // conversions already in a firing, within the overlap
+	Counters []Counter        `json:"counters,omitempty"` // page views of the present period, and of the last one while rows of it may be late
+	Told     map[string]Spell `json:"told,omitempty"`     // values that fired
+	Last     time.Time        `json:"last,omitzero"`      // the newest event known
+}
+
+// Spell is since when and until when a value was told, in Unix seconds.
+type Spell struct {
+	Start int64 `json:"start"`
+	Last  int64 `json:"last"`
 }
 
 // Episode is an unbroken run of slots in which the condition holds.
 type Episode struct {
-	Start     time.Time `json:"start"`     // the first breaching slot: the anchor of the firing's id
-	Announced bool      `json:"announced"` // a firing was made of it
-	Peak      float64   `json:"peak"`
-	PeakAt    time.Time `json:"peak_at"`
+	Start      time.Time `json:"start"`                // the first breaching slot: the anchor of the firing's id
+	Announced  time.Time `json:"announced,omitzero"`   // when a firing was made of it; zero: the cooldown kept it quiet
+	Renotified int       `json:"renotified,omitempty"` // how often it was told again
+	LastHeld   time.Time `json:"last_held"`            // the newest slot that was not clear
+	Peak       float64   `json:"peak"`                 // the value furthest beyond the threshold
+	PeakAt     time.Time `json:"peak_at"`
+	Flapping   bool      `json:"flapping,omitempty"`
 }
 
 // NewState is the state of a revision that was never stepped.
@@ -50,43 +75,22 @@ func NewState(revision int, revisedAt time.Time) State {
 // Failed is the state with its health turned to error: what was known is kept, and the next
 // step goes on from it.
 func (s State) Failed(slot time.Time, explanation string) State {
-	if s.Status != StatusError {
-		s.Since = slot
-	}
-	s.Status, s.Explanation = StatusError, explanation
+	return s.enter(StatusError, slot, explanation)
+}
+
+// Frozen is the state kept as it is through a slot of which nothing can be said.
+func (s State) Frozen(slot Slot, explanation string) State {
+	s.LastSlot, s.Explanation = slot.At, explanation
 	return s
 }
 
-func (s State) enter(status Status, slot time.Time) State {
+func (s State) enter(status Status, slot time.Time, explanation string) State {
 	if s.Status != status {
 		s.Status, s.Since = status, slot
 	}
+	s.Explanation = explanation
 	return s
 }
-
-// Window is a span of time, half-open: From belongs to it, To does not.
-type Window struct {
-	From time.Time `json:"from"`
-	To   time.Time `json:"to"`
-}
-
-// Sample is what was measured for one trigger and one slot.
-type Sample struct {
-	Window  Window
-	Value   int64    // the window's number: visitors or conversions
-	Buckets []Bucket // mode "each": conversions by the bucket of their time, only those with any
-}
-
-// Bucket is the conversions of one slot interval.
-type Bucket struct {
-	Start        time.Time `json:"start"`
-	Count        int64     `json:"count"`
-	Fingerprints []uint64  `json:"fingerprints,omitempty"` // of up to FingerprintCap of its conversions
-}
-
-// FingerprintCap is how many conversions of a bucket are told apart. A firing lists up to 10;
-// beyond the cap the number stays exact and only the listed examples may repeat.
-const FingerprintCap = 64
 
 // Transition says whether a condition became true or stopped being so.
 type Transition string
@@ -100,13 +104,37 @@ const (
 // Occurrence is a step's finding that something must be told. With the trigger and the
 // context of its window it becomes a firing.
 type Occurrence struct {
-	Transition   Transition
-	Anchor       time.Time // the fact that the firing's id is derived from
+	Transition Transition
+	// Anchor is the fact that the firing's id is derived from: the first slot of an episode, a
+	// milestone, a value. Never a measured number, which late rows change.
+	Anchor       string
 	Value        float64
 	Threshold    float64
 	Window       Window
+	Explanation  string
+	Baseline     *float64 // what was expected, where the type compares
 	Late         bool     // the facts are older than usual: the evaluator was away
 	Suppressed   int      // episodes that the cooldown kept quiet before this one
+	Flapping     bool     // the condition comes and goes
+	Renotified   int      // the how-manieth reminder of an episode that lasts; 0: the first message
+	Group        *Group   // of types that look at values one by one
+	Next         *Next    // of milestones
 	Fingerprints []uint64 // mode "each": which conversions are new
 	Episode      *Episode // resolved: the episode that ended
 }
+
+// Group is the value of a dimension that a firing is about.
+type Group struct {
+	Dimension Dimension `json:"dimension"`
+	Value     string    `json:"value"`
+	More      int       `json:"more,omitempty"` // further values beyond the most that are looked at
+}
+
+// Next is the milestone after the one that was passed.
+type Next struct {
+	Milestone int64      `json:"milestone"`
+	ETA       *time.Time `json:"eta,omitempty"` // by the rate of the usual week; only with three days of history
+}
+
+// at is the anchor of what is identified by an instant.
+func at(t time.Time) string { return strconv.FormatInt(t.Unix(), 10) }

@@ -3,8 +3,7 @@ package trigger
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
-	"strings"
+	"strconv"
 	"testing"
 	"time"
 
@@ -15,6 +14,15 @@ import (
 var origin = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
 
 const interval = 10 * time.Second
+
+func slotAt(at time.Time) Slot { return Slot{At: at, Interval: interval} }
+
+// parsed is a config that must be valid.
+func parsed(t require.TestingT, kind Type, raw string) Config {
+	config, problems := Parse(kind, json.RawMessage(raw))
+	require.Empty(t, problems, raw)
+	return config
+}
 
 // stored is what comes back of a state that was written to its row.
 func stored(t require.TestingT, s State) State {
@@ -27,176 +35,322 @@ func stored(t require.TestingT, s State) State {
 
 // step is Step with the promises that hold for every type: what was passed in is not changed,
 // and a state that was stored goes on as one that was not.
-func step(t require.TestingT, c Config, o Options, s State, sample Sample, slot time.Time) (State, []Occurrence) {
+func step(t require.TestingT, c Config, setting Setting, s State, sample Sample, slot Slot) (State, []Occurrence) {
 	before := mustJSON(s) + mustJSON(sample)
-	next, occurrences := c.Step(o, s, sample, slot)
+	asked := mustJSON(c.Ask(setting, s, slot))
+	restored := stored(t, s)
+	require.Equal(t, asked, mustJSON(c.Ask(setting, restored, slot)))
+	next, occurrences := c.Step(setting, s, sample, slot)
 	require.Equal(t, before, mustJSON(s)+mustJSON(sample), "a step changes nothing that it was given")
-	again, same := c.Step(o, stored(t, s), sample, slot)
-	require.JSONEq(t, mustJSON(next), mustJSON(again))
-	require.JSONEq(t, mustJSON(occurrences), mustJSON(same))
-	require.Equal(t, slot, next.LastSlot)
+	again, same := c.Step(setting, restored, sample, slot)
+	require.Equal(t, mustJSON(next), mustJSON(again))
+	require.Equal(t, mustJSON(occurrences), mustJSON(same))
+	require.Equal(t, slot.At, next.LastSlot)
 	require.NotEmpty(t, next.Explanation)
+	require.Equal(t, s.Revision, next.Revision)
+	for _, o := range occurrences {
+		require.NotEmpty(t, o.Anchor)
+		require.NotEmpty(t, o.Explanation)
+		require.False(t, o.Window.To.Before(o.Window.From), "%v", o.Window)
+	}
 	return next, occurrences
 }
 
-// The model keeps every slot's value and decides each time from all of them.
-func TestEpisodesAreToldOnce(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		threshold := rapid.Int64Range(1, 3).Draw(t, "threshold")
-		cooldown := time.Duration(rapid.IntRange(0, 6).Draw(t, "cooldown")) * interval
-		notify := rapid.Bool().Draw(t, "notify")
-		values := rapid.SliceOfN(rapid.Int64Range(0, 4), 1, 60).Draw(t, "values")
-		config := &VisitorSpike{Threshold: threshold, WindowSeconds: 300}
-
-		state := NewState(1, origin)
-		slot := origin
-		var lastFired, episodeStart time.Time
-		breaching, announced := false, false
-		suppressed := 0
-		peak := int64(0)
-		for i, value := range values {
-			slot = slot.Add(time.Duration(rapid.IntRange(1, 3).Draw(t, "slots passed")) * interval)
-			sample := Sample{Value: value, Window: Window{From: slot.Add(-5 * time.Minute), To: slot}}
-			var found []Occurrence
-			state, found = step(t, config, Options{Cooldown: cooldown, NotifyResolved: notify}, state, sample, slot)
-
-			var fired, resolved *Occurrence
-			for i := range found {
-				switch found[i].Transition {
-				case Fired:
-					fired = &found[i]
-				case Resolved:
-					resolved = &found[i]
-				}
-			}
-			require.LessOrEqual(t, len(found), 1)
-			if value < threshold {
-				require.Nil(t, fired, "slot %d: below the threshold nothing fires", i)
-				require.Equal(t, breaching && announced && notify, resolved != nil)
-				if resolved != nil {
-					require.Equal(t, episodeStart, resolved.Anchor)
-					require.Equal(t, float64(peak), resolved.Episode.Peak)
-				}
-				if breaching && !announced {
-					suppressed++
-				}
-				breaching, announced, peak = false, false, 0
-				require.Equal(t, StatusOK, state.Status)
-				continue
-			}
-			if !breaching {
-				breaching, episodeStart = true, slot
-			}
-			peak = max(peak, value)
-			require.Nil(t, resolved)
-			require.Equal(t, StatusFiring, state.Status)
-			quiet := !lastFired.IsZero() && slot.Before(lastFired.Add(cooldown))
-			require.Equal(t, !announced && !quiet, fired != nil, "slot %d: once for each episode, and not in the cooldown", i)
-			if fired != nil {
-				require.Equal(t, episodeStart, fired.Anchor, "the first breaching slot, whenever it is told")
-				require.Equal(t, []any{float64(value), float64(threshold), suppressed}, []any{fired.Value, fired.Threshold, fired.Suppressed})
-				lastFired, announced, suppressed = slot, true, 0
-				require.Equal(t, slot, state.LastFiredAt)
-			}
-		}
-	})
+// number is the sample of a type that asks for one number.
+func number(value float64) Sample {
+	return Sample{Answers: []Answer{{Value: value, Volume: int64(value)}}}
 }
 
-// row is a conversion: when it happened, and when it became visible.
-type row struct {
-	at, visible time.Time
-	fingerprint uint64
+// seen is one slot of a trigger's history, as the model keeps it.
+type seen struct {
+	at       time.Time
+	value    float64
+	standing standing
 }
 
-func TestEveryConversionIsCountedOnceHoweverLate(t *testing.T) {
-	config, problems := Parse(GoalAchievedType, []byte(`{"goal": {"event_name": "A"}}`))
-	require.Empty(t, problems)
-	rapid.Check(t, func(t *rapid.T) {
-		revised := origin.Add(time.Duration(rapid.IntRange(0, 29).Draw(t, "revised")) * time.Second)
-		rows := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) row {
-			at := origin.Add(time.Duration(rapid.IntRange(0, 400).Draw(t, "at")) * time.Second)
-			late := time.Duration(rapid.IntRange(0, int(Overlap/time.Second)).Draw(t, "late")) * time.Second
-			return row{at, at.Add(late), rapid.Uint64Range(1, 20).Draw(t, "fingerprint")}
-		}), 0, 60).Draw(t, "rows")
-		var want []uint64
-		for _, r := range rows {
-			if !r.at.Before(revised) {
-				want = append(want, r.fingerprint)
-			}
-		}
-
-		state := NewState(1, revised)
-		var got []uint64
-		total := int64(0)
-		end := origin.Add(400*time.Second + Overlap + 2*interval)
-		for slot := origin.Add(3 * interval); ; slot = slot.Add(time.Duration(rapid.SampledFrom([]int{1, 1, 1, 2, 5, 30}).Draw(t, "slots passed")) * interval) {
-			window := Window{From: revised, To: slot}
-			if from := state.LastSlot.Add(-Overlap); !state.LastSlot.IsZero() && from.After(revised) {
-				window.From = from
-			}
-			var found []Occurrence
-			before := state.LastSlot
-			state, found = step(t, config, Options{}, state, Sample{Window: window, Buckets: bucketsOf(rows, window)}, slot)
-			for _, o := range found {
-				require.Positive(t, o.Value)
-				require.Equal(t, []any{Fired, slot}, []any{o.Transition, o.Anchor})
-				require.Equal(t, !before.IsZero() && slot.Sub(before) > Overlap, o.Late)
-				require.False(t, o.Window.From.Before(window.From) || o.Window.To.After(window.To))
-				total += int64(o.Value)
-				got = append(got, o.Fingerprints...)
-			}
-			if slot.After(end) {
-				break
-			}
-		}
-		require.Equal(t, int64(len(want)), total)
-		slices.Sort(want)
-		slices.Sort(got)
-		require.Equal(t, want, got, "and it is these that are listed")
-	})
+// told is what a receiver learns of an episode.
+type told struct {
+	Transition Transition
+	At         time.Time
+	Anchor     string
+	Value      float64
+	Peak       float64 // of resolved
+	Suppressed int
+	Renotified int
+	Flapping   bool
 }
 
-// bucketsOf is what the database answers at the end of the window.
-func bucketsOf(rows []row, w Window) []Bucket {
-	byStart := map[time.Time]*Bucket{}
-	for _, r := range rows {
-		if r.at.Before(w.From) || !r.at.Before(w.To) || r.visible.After(w.To) {
+// model decides from the whole history what should have been told, by the definitions.
+type model struct {
+	hold    Hold
+	options Options
+}
+
+// tells returns everything that was told, and the status after the newest slot.
+func (m model) tells(history []seen) (all []told, status Status) {
+	status = StatusOK
+	var ended, lastFired time.Time
+	flaps, suppressed := 0, 0
+	for i := 0; i < len(history); {
+		if status = m.quiet(history[:i+1]); status != StatusFiring {
+			i++
 			continue
 		}
-		start := r.at.Truncate(interval)
-		if start.Before(w.From) {
-			start = w.From
+		start := history[firstOfRun(history[:i+1])].at
+		flapping := false
+		if !ended.IsZero() {
+			flapping = start.Sub(ended) < max(10*time.Minute, m.options.Cooldown)
+			if flapping {
+				flaps++
+			} else if start.Sub(ended) >= 24*time.Hour {
+				flaps = 0
+			}
 		}
-		if byStart[start] == nil {
-			byStart[start] = &Bucket{Start: start}
+		last := m.end(history, i, flaps)
+		var announced time.Time
+		renotified, peak := 0, 0.0
+		for ; i <= last && i < len(history); i++ {
+			h := history[i]
+			if h.standing == breach || h.standing == between {
+				status, peak = StatusFiring, max(peak, h.value)
+			}
+			if h.standing == absent {
+				status = StatusRecovering
+			}
+			if h.standing != breach {
+				continue
+			}
+			fired := told{Transition: Fired, At: h.at, Anchor: at(start), Value: h.value, Flapping: flapping}
+			switch {
+			case announced.IsZero() && (lastFired.IsZero() || h.at.Sub(lastFired) >= m.options.Cooldown):
+				announced, lastFired, fired.Suppressed, suppressed = h.at, h.at, suppressed, 0
+				all = append(all, fired)
+			case !announced.IsZero() && m.hold.RenotifySeconds > 0:
+				if due := min(int64(h.at.Sub(announced)/time.Second)/m.hold.RenotifySeconds, m.hold.MaxRenotify); int(due) > renotified {
+					renotified, lastFired = int(due), h.at
+					fired.Renotified, fired.Anchor = renotified, fired.Anchor+"/"+strconv.Itoa(renotified)
+					all = append(all, fired)
+				}
+			}
 		}
-		byStart[start].Count++
-		byStart[start].Fingerprints = append(byStart[start].Fingerprints, r.fingerprint)
+		if last >= len(history) {
+			return all, status
+		}
+		ended, status = history[last].at, StatusOK
+		if announced.IsZero() {
+			suppressed++
+		} else if m.options.NotifyResolved {
+			all = append(all, told{Transition: Resolved, At: ended, Anchor: at(start), Value: history[last].value, Peak: peak, Flapping: flapping})
+		}
 	}
-	var buckets []Bucket
-	for _, b := range byStart {
-		buckets = append(buckets, *b)
+	return all, status
+}
+
+// quiet is the status that the newest slot has outside an episode; firing: it begins one.
+func (m model) quiet(history []seen) Status {
+	newest := len(history) - 1
+	switch history[newest].standing {
+	case unknown:
+		return StatusInsufficient
+	case absent, between:
+		return StatusOK
 	}
-	slices.SortFunc(buckets, func(a, b Bucket) int { return a.Start.Compare(b.Start) })
-	return buckets
+	run := 0
+	for _, h := range history[firstOfRun(history):] {
+		if h.standing == breach {
+			run++
+		}
+	}
+	breaches, evaluated := int64(0), int64(0)
+	for i := newest; i >= 0 && evaluated < m.hold.OfSlots; i-- {
+		if history[i].standing == unknown {
+			continue
+		}
+		evaluated++
+		if history[i].standing == breach {
+			breaches++
+		}
+	}
+	if time.Duration(run-1)*interval < seconds(m.hold.ForSeconds) || breaches < m.hold.MinBreaches {
+		return StatusPending
+	}
+	return StatusFiring
+}
+
+// firstOfRun is where the breaches begin that the newest slot belongs to. Slots of which nothing
+// was known are no break.
+func firstOfRun(history []seen) int {
+	first := len(history) - 1
+	for i := first; i >= 0; i-- {
+		switch history[i].standing {
+		case breach:
+			first = i
+		case absent, between:
+			return first
+		}
+	}
+	return first
+}
+
+// end is the slot that ends an episode; len(history) if none does.
+func (m model) end(history []seen, begin, flaps int) int {
+	keep := seconds(m.hold.KeepFiringSeconds)
+	if flaps > 0 {
+		grown := max(keep, time.Minute).Seconds()
+		for range flaps {
+			grown *= 1.5
+		}
+		keep = max(keep, min(seconds(int64(grown)), time.Hour))
+	}
+	held := history[begin].at
+	for i := begin; i < len(history); i++ {
+		switch history[i].standing {
+		case breach, between:
+			held = history[i].at
+		case absent:
+			if history[i].at.Sub(held) >= keep {
+				return i
+			}
+		}
+	}
+	return len(history)
+}
+
+func anyHold(t *rapid.T) Hold {
+	h := Hold{KeepFiringSeconds: 10 * rapid.Int64Range(0, 5).Draw(t, "keep")}
+	switch rapid.IntRange(0, 2).Draw(t, "before it fires") {
+	case 1:
+		h.ForSeconds = 5 * rapid.Int64Range(1, 8).Draw(t, "for")
+	case 2:
+		h.OfSlots = rapid.Int64Range(1, 6).Draw(t, "of")
+		h.MinBreaches = rapid.Int64Range(1, h.OfSlots).Draw(t, "k")
+	}
+	if rapid.Bool().Draw(t, "renotify?") {
+		h.RenotifySeconds, h.MaxRenotify = 60, rapid.Int64Range(1, 3).Draw(t, "max renotify")
+	}
+	return h
+}
+
+func TestEpisodesFollowTheirDefinitions(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := model{hold: anyHold(t), options: Options{
+			Cooldown:       time.Duration(rapid.SampledFrom([]int{0, 0, 3, 12, 100}).Draw(t, "cooldown")) * interval,
+			NotifyResolved: rapid.Bool().Draw(t, "notify"),
+		}}
+		// A rate, of which nothing is known without visits; enters at 10 and leaves at 6.
+		config := parsed(t, MetricThresholdType, fmt.Sprintf(
+			`{"metric": "bounce_rate", "threshold": 10, "recovery_threshold": 6, "for_seconds": %d, "min_breaches": %d, "of_slots": %d, "keep_firing_seconds": %d, "renotify_seconds": %d, "max_renotify": %d}`,
+			m.hold.ForSeconds, m.hold.MinBreaches, m.hold.OfSlots, m.hold.KeepFiringSeconds, m.hold.RenotifySeconds, m.hold.MaxRenotify))
+		setting := Setting{Options: m.options}
+
+		state := NewState(1, origin)
+		var history []seen
+		var got []told
+		now := origin
+		for range rapid.IntRange(1, 80).Draw(t, "slots") {
+			now = now.Add(time.Duration(rapid.SampledFrom([]int{1, 1, 1, 1, 1, 1, 2, 7, 90, 8700}).Draw(t, "slots passed")) * interval)
+			value := rapid.SampledFrom([]float64{-1, 0, 6, 7, 9, 10, 11, 12, 13}).Draw(t, "value")
+			h := seen{now, value, absent}
+			answer := Answer{Value: max(0, value), Volume: 1}
+			switch {
+			case value < 0:
+				h.standing, answer.Volume = unknown, 0
+			case value >= 10:
+				h.standing = breach
+			case value > 6:
+				h.standing = between
+			}
+			history = append(history, h)
+			if rapid.IntRange(0, 9).Draw(t, "failed before?") == 0 {
+				state = state.Failed(now.Add(-time.Second), "The query failed.")
+			}
+			failed := state.Status == StatusError
+			var found []Occurrence
+			state, found = step(t, config, setting, state, Sample{Answers: []Answer{answer}}, slotAt(now))
+			for _, o := range found {
+				one := told{o.Transition, now, o.Anchor, o.Value, 0, o.Suppressed, o.Renotified, o.Flapping}
+				if o.Episode != nil {
+					one.Peak = o.Episode.Peak
+				}
+				got = append(got, one)
+			}
+			want, status := m.tells(history)
+			require.Equal(t, want, got)
+			if failed && h.standing == unknown && status == StatusRecovering {
+				status = StatusFiring // how it stood is not known any more, only that it is not over
+			}
+			if !(h.standing == unknown && state.Machine.Episode != nil) {
+				require.Equal(t, status, state.Status)
+			}
+			require.NotEqual(t, StatusError, state.Status)
+		}
+		episodesAreTold(t, m, history, got)
+	})
+}
+
+// episodesAreTold checks what must hold whatever the definitions in detail.
+func episodesAreTold(t require.TestingT, m model, history []seen, all []told) {
+	standings := map[time.Time]standing{}
+	for _, h := range history {
+		standings[h.at] = h.standing
+	}
+	ids := map[string]bool{}
+	var open *told
+	var lastFired time.Time
+	for i, one := range all {
+		id := FiringID("tr_1", 1, one.Transition, one.Anchor)
+		require.False(t, ids[id], "told twice: %v", one)
+		ids[id] = true
+		switch {
+		case one.Transition == Resolved:
+			require.NotNil(t, open, "resolved is told only of what fired")
+			require.Equal(t, open.Anchor, one.Anchor)
+			require.Equal(t, absent, standings[one.At], "neither unknown nor missing slots resolve")
+			open = nil
+		case one.Renotified > 0:
+			require.Equal(t, breach, standings[one.At])
+			require.LessOrEqual(t, int64(one.Renotified), m.hold.MaxRenotify)
+			lastFired = one.At
+		default:
+			require.Equal(t, breach, standings[one.At])
+			if m.options.NotifyResolved {
+				require.Nil(t, open, "fired and resolved alternate")
+			}
+			if i > 0 {
+				require.GreaterOrEqual(t, one.At.Sub(lastFired), m.options.Cooldown)
+			}
+			lastFired, open = one.At, &all[i]
+		}
+	}
+}
+
+// A new revision knows nothing of the old one's episode, and its firings have ids of their own.
+func TestRevisionsAreApart(t *testing.T) {
+	config := parsed(t, VisitorSpikeType, `{"threshold": 2}`)
+	old, first := step(t, config, Setting{}, NewState(1, origin), number(5), slotAt(origin))
+	require.Len(t, first, 1)
+	_, none := step(t, config, Setting{}, old, number(5), slotAt(origin.Add(interval)))
+	require.Empty(t, none)
+	_, second := step(t, config, Setting{}, NewState(2, origin), number(5), slotAt(origin))
+	require.Len(t, second, 1)
+	require.NotEqual(t, FiringID("tr_1", 1, Fired, first[0].Anchor), FiringID("tr_1", 2, Fired, second[0].Anchor))
 }
 
 func TestExplanationsSayWhy(t *testing.T) {
-	config := &VisitorSpike{Threshold: 2, WindowSeconds: 90}
-	options := Options{Cooldown: time.Minute}
+	config := parsed(t, VisitorSpikeType, `{"threshold": 2, "window_seconds": 90}`)
+	setting := Setting{Options: Options{Cooldown: time.Minute}}
 	state := NewState(1, origin)
 	require.Equal(t, "Not evaluated yet.", state.Explanation)
 	for i, c := range []struct {
-		value int64
+		value float64
 		want  string
 	}{
 		{1, "1 visitor in 90 seconds, below the threshold of 2."},
-		{2, "2 visitors in 90 seconds reached the threshold of 2; it fires again after a slot below it."},
+		{2, "2 visitors in 90 seconds reached the threshold of 2; it fires again after it has ceased."},
 		{0, "0 visitors in 90 seconds, below the threshold of 2."},
 		{3, "3 visitors in 90 seconds reached the threshold of 2, but the cooldown lasts until 2026-11-23T10:01:20Z."},
 	} {
-		slot := origin.Add(time.Duration(i+1) * interval)
-		state, _ = config.Step(options, state, Sample{Value: c.value, Window: Window{From: slot.Add(-90 * time.Second), To: slot}}, slot)
+		state, _ = step(t, config, setting, state, number(c.value), slotAt(origin.Add(time.Duration(i+1)*interval)))
 		require.Equal(t, c.want, state.Explanation)
 	}
 	for span, want := range map[time.Duration]string{
@@ -207,34 +361,32 @@ func TestExplanationsSayWhy(t *testing.T) {
 }
 
 func TestAFailureKeepsWhatIsKnown(t *testing.T) {
-	config := &VisitorSpike{Threshold: 2, WindowSeconds: 300}
-	sample := Sample{Value: 5, Window: Window{From: origin.Add(-5 * time.Minute), To: origin}}
-	state, found := config.Step(Options{}, NewState(1, origin), sample, origin)
+	config := parsed(t, VisitorSpikeType, `{"threshold": 2}`)
+	state, found := step(t, config, Setting{}, NewState(1, origin), number(5), slotAt(origin))
 	require.Len(t, found, 1)
 	failed := state.Failed(origin.Add(interval), "The goal no longer exists.")
 	require.Equal(t, []any{StatusError, origin.Add(interval), "The goal no longer exists."}, []any{failed.Status, failed.Since, failed.Explanation})
 	require.Equal(t, origin.Add(interval), failed.Failed(origin.Add(2*interval), "Still.").Since)
-	back, found := config.Step(Options{}, failed, sample, origin.Add(3*interval))
+	back, found := step(t, config, Setting{}, failed, number(5), slotAt(origin.Add(3*interval)))
 	require.Empty(t, found, "the episode goes on")
 	require.Equal(t, StatusFiring, back.Status)
 }
 
 func TestFiringIDsAreStableAndDistinct(t *testing.T) {
 	// Changing this value would send again what was sent already.
-	require.Equal(t, "msg_bo2leqednqbyfvnx73ub2hszpf", FiringID("tr_1", 1, Fired, origin))
-	require.Equal(t, FiringID("tr_1", 1, Fired, origin), FiringID("tr_1", 1, Fired, origin.In(time.FixedZone("", 3600)).Add(time.Millisecond)))
+	require.Equal(t, "msg_bo2leqednqbyfvnx73ub2hszpf", FiringID("tr_1", 1, Fired, at(origin)))
+	require.Equal(t, at(origin), at(origin.In(time.FixedZone("", 3600)).Add(time.Millisecond)))
 	rapid.Check(t, func(t *rapid.T) {
 		draw := func(n int) (string, string) {
 			id := "tr_" + rapid.StringMatching(`[a-z2-7]{1,4}`).Draw(t, fmt.Sprint("id", n))
 			revision := rapid.IntRange(1, 12).Draw(t, fmt.Sprint("revision", n))
 			transition := rapid.SampledFrom([]Transition{Fired, Resolved}).Draw(t, fmt.Sprint("transition", n))
-			anchor := origin.Add(time.Duration(rapid.IntRange(0, 20).Draw(t, fmt.Sprint("anchor", n))) * interval)
+			anchor := rapid.SampledFrom([]string{"1", "11", "milestone/1", "value/a|b", "value/"}).Draw(t, fmt.Sprint("anchor", n))
 			return FiringID(id, revision, transition, anchor), fmt.Sprint(id, " ", revision, transition, anchor)
 		}
 		a, ofA := draw(1)
 		b, ofB := draw(2)
 		require.Equal(t, ofA == ofB, a == b)
 		require.Regexp(t, `^msg_[a-z2-7]{26}$`, a)
-		require.Len(t, strings.Split(a, "."), 1)
 	})
 }

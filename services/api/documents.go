@@ -49,6 +49,7 @@ type triggerDocument struct {
 	keepName        bool   // no name was given, and that leaves it as it is
 	enabled         bool
 	config          trigger.Config // nil if it has problems
+	filters         trigger.Filters
 	cooldownSeconds int
 	notifyResolved  bool
 }
@@ -133,21 +134,32 @@ func readTrigger(path string, raw json.RawMessage, p purpose, problems *[]strict
 	if d.typ == "" {
 		found = []strict.Problem{{Field: "type", Message: "is required"}}
 	}
+	if len(found) == 0 {
+		d.config = parsed
+	}
+	filters, _ := o.Take("filters")
+	d.filters = readFilters(filters, d.config, &found)
 	for _, problem := range found {
 		if !hasProblem(*problems, strict.Join(o.Path(), problem.Field)) {
 			o.Refuse(problem.Field, "%s", problem.Message)
 		}
 	}
-	if len(found) == 0 {
-		d.config = parsed
-	}
-	o.Only("filters", "[]", "filters are not available in this version")
 	if path != "" && p == replacing {
 		d.id = o.Text("id", 1, 100)
 	}
 	o.ReadOnly(p == replacing, "id", "state", "created_at", "updated_at")
 	o.End()
 	return d
+}
+
+// readFilters reads the filters, which must fit the config, where that is known.
+func readFilters(raw json.RawMessage, config trigger.Config, problems *[]strict.Problem) trigger.Filters {
+	filters, found := trigger.ParseFilters(raw)
+	if len(found) == 0 {
+		found = trigger.CheckFilters(config, filters)
+	}
+	*problems = append(*problems, found...)
+	return filters
 }
 
 func refuseRepeatedIDs(triggers []triggerDocument, problems *[]strict.Problem) {

@@ -76,17 +76,30 @@ func TestEveryProblemOfAWebhookIsNamed(t *testing.T) {
 		with(`"triggers": [null, 1, "x"]`):                            {"triggers[0]: must be an object", "triggers[1]: must be an object", "triggers[2]: must be an object"},
 		with(`"triggers": [{}]`):                                      {"triggers[0].type: is required"},
 		with(`"triggers": [{"type": 7}]`):                             {"triggers[0].type: must be text"},
-		with(`"triggers": [{"type": "visitor_drop"}]`):                {"triggers[0].type: must be one of goal_achieved, visitor_spike"},
+		with(`"triggers": [{"type": "visitors"}]`):                    {"triggers[0].type: must be one of goal_achieved, goal_silence, metric_change, metric_threshold, new_source, not_found_burst, pageview_milestone, tracking_silence, visitor_drop, visitor_spike"},
 		with(`"triggers": [{"type": "visitor_spike", "config": []}]`): {"triggers[0].config: must be an object"},
 		with(`"triggers": [{"type": "visitor_spike", "config": null, "name": null, "filters": null, "cooldown_seconds": null}]`): {},
 		with(`"triggers": [{"type": "visitor_spike", "config": {"threshold": 0, "window": 5}, "name": "", "enabled": 1, "cooldown_seconds": -1,
-			"notify_resolved": "no", "filters": [["is", "visit:country", ["EE"]]], "id": "tr_1", "state": {}, "bogus": {}}, {"type": "goal_achieved"}]`): {
+			"notify_resolved": "no", "filters": [["is", "visit:country", ["EE"]], ["is", "visit:country"], 7], "id": "tr_1", "state": {}, "bogus": {}}, {"type": "goal_achieved"}]`): {
 			"triggers[0].name: must not be empty", "triggers[0].enabled: must be true or false",
 			"triggers[0].cooldown_seconds: must be at least 0", "triggers[0].notify_resolved: must be true or false",
 			"triggers[0].config.threshold: must be at least 1", "triggers[0].config.window: is not a known field",
-			"triggers[0].filters: filters are not available in this version", "triggers[0].id: cannot be set", "triggers[0].state: cannot be set",
+			"triggers[0].filters[1]: must have an operator, a dimension and a list of values",
+			`triggers[0].filters[2]: must be a filter such as ["is", "visit:country", ["EE"]]`, "triggers[0].id: cannot be set", "triggers[0].state: cannot be set",
 			"triggers[0].bogus: is not a known field",
 			`triggers[1].config.goal: is required: {"goal_id": …}, {"event_name": …}, {"page_path": …} or {"page_path": …, "scroll_threshold": …}`},
+		with(`"triggers": [{"type": "visitor_spike", "filters": {}}, {"type": "visitor_spike", "filters": [["or", []], ["not", ["is", "event:goal", ["A"]]]]}, {"type": "metric_threshold",
+			"filters": [["is", "event:page", ["/"]]]}, {"type": "metric_threshold", "config": {"metric": "bounce_rate", "threshold": 70}, "filters": [["is", "event:page", ["/"]]]},
+			{"type": "future", "filters": [["has_done", []]]}]`): {
+			`triggers[0].filters: must be a list of filters such as ["is", "visit:country", ["EE"]]`,
+			`triggers[1].filters[0]: "or" needs at least one filter`,
+			"triggers[1].filters[1]: the dimension must be one of event:page, event:hostname, event:name, visit:source, visit:channel, visit:referrer, " +
+				"visit:utm_medium, visit:utm_source, visit:utm_campaign, visit:utm_content, visit:utm_term, visit:device, visit:browser, visit:browser_version, " +
+				"visit:os, visit:os_version, visit:country, visit:region, visit:city, event:props:<name>",
+			"triggers[2].config.threshold: is required",
+			"triggers[3].filters[0]: cannot use event:page: bounce_rate is a matter of whole visits, whose filters can only use visit: dimensions",
+			"triggers[4].type: must be one of goal_achieved, goal_silence, metric_change, metric_threshold, new_source, not_found_burst, pageview_milestone, tracking_silence, visitor_drop, visitor_spike",
+			`triggers[4].filters[0]: "has_done" is not available: it looks at what a visitor did before`},
 	} {
 		require.Equal(t, want, complaints(body, creating), body)
 	}
@@ -187,6 +200,7 @@ func FuzzDocuments(f *testing.F) {
 		`{"url": "https://example.com", "headers": {"A": "b"}, "triggers": [{"type": "visitor_spike"}]}`,
 		`{"url": "https://example.com", "triggers": [{"type": "goal_achieved", "config": {"goal": {"page_path": "/*", "scroll_threshold": 5}, "mode": "threshold"}}]}`,
 		`{"url": "https://example.com", "triggers": [{"type": "goal_achieved", "config": {"goal": {"event_name": "A", "custom_props": {"a": "b"}}}}]}`,
+		`{"url": "https://example.com", "triggers": [{"type": "tracking_silence", "filters": [["not", ["and", [["is", "visit:city", [588409]], ["contains", "event:props:a", ["<b>"], {"case_sensitive": false}]]]]]}]}`,
 		`{"url": null, "enabled": false, "timeout_seconds": 5}`, `{"headers": {"a": {"b": {"c": {"d": {"e": null}}}}}}`, `{`, `[]`,
 	} {
 		f.Add([]byte(seed))
@@ -206,12 +220,12 @@ func FuzzDocuments(f *testing.F) {
 				if document.config == nil {
 					t.Fatalf("trigger %d of %q has neither a config nor a problem", i, body)
 				}
-				config := mustMarshal(document.config)
-				if strings.Contains(string(config), `\u0000`) || strings.Contains(document.name, "\x00") {
-					t.Fatalf("Postgres cannot store %s", config)
+				config, filters := mustMarshal(document.config), mustMarshal(document.filters)
+				if strings.Contains(string(config)+string(filters), `\u0000`) || strings.Contains(document.name, "\x00") {
+					t.Fatalf("Postgres cannot store %s with %s", config, filters)
 				}
 				w.Triggers = append(w.Triggers, postgres.Trigger{ID: fmt.Sprintf("tr_%d", i), Type: document.typ, Name: "n", Enabled: document.enabled,
-					Config: config, CooldownSeconds: document.cooldownSeconds, NotifyResolved: document.notifyResolved})
+					Config: config, Filters: filters, CooldownSeconds: document.cooldownSeconds, NotifyResolved: document.notifyResolved})
 			}
 			view := mustMarshal(viewWebhook(w, access{canChange: true}))
 			again, problems := readWebhook(view, replacing, "", targets)
@@ -223,7 +237,7 @@ func FuzzDocuments(f *testing.F) {
 				t.Fatalf("%q became %s", body, view)
 			}
 			for i := range d.triggers {
-				if string(mustMarshal(again.triggers[i].config)) != string(mustMarshal(d.triggers[i].config)) {
+				if string(mustMarshal(again.triggers[i].config)) != string(mustMarshal(d.triggers[i].config)) || again.triggers[i].filters != d.triggers[i].filters {
 					t.Fatalf("%q became %s", body, view)
 				}
 			}

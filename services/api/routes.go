@@ -22,6 +22,8 @@ func (a *api) handler(o *observer) http.Handler {
 		deliveries = webhook + "/deliveries"
 		delivery   = deliveries + "/:delivery_id"
 	)
+	e.GET("/api/trigger-types", listTriggerTypes)
+
 	e.GET(webhooks, a.look(a.listWebhooks))
 	e.POST(webhooks, a.change(a.createWebhook))
 	e.GET(webhook, a.look(a.showWebhook))

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -22,7 +21,7 @@ type triggerView struct {
 	Name            string       `json:"name"`
 	Enabled         bool         `json:"enabled"`
 	Config          any          `json:"config"`
-	Filters         []struct{}   `json:"filters"`
+	Filters         any          `json:"filters"`
 	CooldownSeconds int          `json:"cooldown_seconds"`
 	NotifyResolved  bool         `json:"notify_resolved"`
 	CreatedAt       time.Time    `json:"created_at"`
@@ -41,17 +40,18 @@ type stateView struct {
 	Explanation     string         `json:"explanation"`
 }
 
-// statusPending is that of a trigger which was not evaluated since it was made or changed.
-const statusPending trigger.Status = "pending"
-
 func viewTrigger(t postgres.Trigger) triggerView {
 	v := triggerView{
-		ID: t.ID, Type: t.Type, Name: t.Name, Enabled: t.Enabled, Config: t.Config, Filters: []struct{}{},
+		ID: t.ID, Type: t.Type, Name: t.Name, Enabled: t.Enabled, Config: t.Config, Filters: t.Filters,
 		CooldownSeconds: t.CooldownSeconds, NotifyResolved: t.NotifyResolved, CreatedAt: t.CreatedAt.UTC(), UpdatedAt: t.UpdatedAt.UTC(),
-		State: stateView{Status: statusPending, Since: t.RevisedAt.UTC(), Explanation: "Not evaluated yet."},
+		// Not evaluated since it was made or changed.
+		State: stateView{Status: trigger.StatusPending, Since: t.RevisedAt.UTC(), Explanation: "Not evaluated yet."},
 	}
 	if config := parseStored(t); config != nil { // in the order of its declaration; Postgres keeps none
 		v.Config = config
+	}
+	if filters, known := storedFilters(t); known {
+		v.Filters = filters
 	}
 	if s := t.State; s != nil {
 		v.State = stateView{
@@ -80,6 +80,12 @@ func parseStored(t postgres.Trigger) trigger.Config {
 		return nil
 	}
 	return config
+}
+
+// storedFilters are the stored filters; not known are those of a newer version.
+func storedFilters(t postgres.Trigger) (filters trigger.Filters, known bool) {
+	filters, problems := trigger.ParseFilters(t.Filters)
+	return filters, len(problems) == 0
 }
 
 func (a *api) listTriggers(c echo.Context, by access) error {
@@ -213,7 +219,8 @@ func (a *api) saveTrigger(c echo.Context, by access, p purpose) error {
 // cannot be.
 func triggerBase(t postgres.Trigger, patch []byte) []byte {
 	base := map[string]any{
-		"type": t.Type, "enabled": t.Enabled, "config": t.Config, "cooldown_seconds": t.CooldownSeconds, "notify_resolved": t.NotifyResolved,
+		"type": t.Type, "enabled": t.Enabled, "config": t.Config, "filters": t.Filters,
+		"cooldown_seconds": t.CooldownSeconds, "notify_resolved": t.NotifyResolved,
 	}
 	if typ, given := strict.Read("", patch, new([]strict.Problem)).Take("type"); given && string(typ) != string(mustMarshal(t.Type)) {
 		delete(base, "config")
@@ -268,8 +275,11 @@ func (a *api) settle(c echo.Context, by access, documents []triggerDocument, cur
 		if id := goalID(d.config); changed && id != 0 && goals[id].SiteID != by.site.ID {
 			problems = append(problems, strict.Problem{Field: strict.Join(d.path, "config.goal.goal_id"), Message: "is not a goal of this site"})
 		}
+		if filters, known := storedFilters(old); !known || filters != d.filters {
+			changed = true
+		}
 		next := postgres.Trigger{
-			ID: old.ID, Type: d.typ, Name: d.name, Enabled: d.enabled, Config: mustMarshal(d.config),
+			ID: old.ID, Type: d.typ, Name: d.name, Enabled: d.enabled, Config: mustMarshal(d.config), Filters: mustMarshal(d.filters),
 			CooldownSeconds: d.cooldownSeconds, NotifyResolved: d.notifyResolved, Revision: old.Revision,
 		}
 		switch {
@@ -314,32 +324,28 @@ func (a *api) goals(c echo.Context, documents []triggerDocument, current []postg
 
 // goalID is the Plausible goal that a config names; 0: none.
 func goalID(config trigger.Config) int64 {
-	if c, is := config.(*trigger.GoalAchieved); is {
-		return c.Goal.ID
+	if goal := trigger.GoalOf(config); goal != nil {
+		return goal.ID
 	}
 	return 0
 }
 
 // defaultName says what a trigger waits for: "Visitor spike: 100 in 5m", "Signup: every conversion".
 func defaultName(config trigger.Config, goals map[int64]plausible.Goal) string {
-	var name string
-	switch c := config.(type) {
-	case *trigger.VisitorSpike:
-		name = fmt.Sprintf("Visitor spike: %d in %s", c.Threshold, span(c.WindowSeconds))
-	case *trigger.GoalAchieved:
-		name = goalName(c.Goal, goals) + ": every conversion"
-		if c.Mode == trigger.ModeThreshold {
-			name = fmt.Sprintf("%s: %d %s in %s", goalName(c.Goal, goals), c.Threshold, c.Measure, span(c.WindowSeconds))
-		}
+	if config == nil {
+		return ""
 	}
+	name := config.Title(goalName(trigger.GoalOf(config), goals))
 	if runes := []rune(name); len(runes) > maxName { // of a long path
 		name = string(runes[:maxName-1]) + "…"
 	}
 	return name
 }
 
-func goalName(g trigger.Goal, goals map[int64]plausible.Goal) string {
+func goalName(g *trigger.Goal, goals map[int64]plausible.Goal) string {
 	switch {
+	case g == nil:
+		return ""
 	case g.EventName != "":
 		return g.EventName
 	case g.PagePath != "":
@@ -348,16 +354,4 @@ func goalName(g trigger.Goal, goals map[int64]plausible.Goal) string {
 		return goals[g.ID].DisplayName
 	}
 	return fmt.Sprintf("Goal %d", g.ID)
-}
-
-// span is a duration without its zeros: "5m" instead of "5m0s".
-func span(seconds int64) string {
-	text := (time.Duration(seconds) * time.Second).String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
-	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
-	}
-	return text
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -8,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 )
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
@@ -70,6 +73,12 @@ func TestOnlyAnotherConditionStartsAnew(t *testing.T) {
 		{"PUT", `{"type": "visitor_spike", "config": {"window_seconds": 600}}`, 5},
 		{"PATCH", `{"type": "goal_achieved", "config": {"goal": {"event_name": "A", "custom_props": {"a": "1", "b": "2"}}}}`, 6},
 		{"PATCH", `{"config": {"goal": {"custom_props": {"a": null}}}}`, 7},
+		{"PATCH", `{"filters": [["is", "visit:country", ["EE"]]]}`, 8},
+		{"PATCH", `{"filters": [["is", "visit:country", ["EE"], {"case_sensitive": true}]]}`, 8}, // says the same
+		{"PATCH", `{"name": "M"}`, 8},
+		{"PATCH", `{"filters": [["is", "visit:country", ["EE", "DE"]]]}`, 9},
+		{"PUT", `{"type": "goal_achieved", "config": {"goal": {"event_name": "A", "custom_props": {"b": "2"}}}}`, 10},
+		{"PATCH", `{"filters": null}`, 10},
 	} {
 		before := revision()
 		a := w.owner(200, step.method, path, step.body)
@@ -98,6 +107,115 @@ func TestNamesFollowTheConfigUntilTheyAreGiven(t *testing.T) {
 	}
 }
 
+// minimal are the least bodies of the types, with what they are canonically.
+var minimal = []struct{ typ, config, canonical, name string }{
+	{"goal_achieved", `{"goal": {"event_name": "Signup"}}`, `{"goal": {"event_name": "Signup"}, "mode": "each", "measure": "conversions"}`, "Signup: every conversion"},
+	{"goal_silence", `{"goal": {"page_path": "/pricing"}}`, `{"goal": {"page_path": "/pricing"}, "sensitivity": "medium"}`, "Visit /pricing: no conversions"},
+	{"metric_change", `{}`, `{"metric": "visitors", "direction": "any", "percent": 50, "baseline": "previous_period", "min_volume": 20, "window_seconds": 3600}`, "visitors ±50% in 1h"},
+	{"metric_threshold", `{"threshold": 1000}`, `{"metric": "visitors", "operator": ">=", "threshold": 1000, "window_seconds": 3600}`, "visitors >= 1000 in 1h"},
+	{"new_source", `{}`, `{"dimension": "source", "min_visitors": 5, "window_seconds": 1800}`, "New source with 5 visitors"},
+	{"not_found_burst", `{}`, `{"event_name": "404", "threshold": 10, "window_seconds": 300}`, "Pages not found: 10 in 5m"},
+	{"pageview_milestone", `{}`, `{"period": "all_time"}`, "Page view milestone"},
+	{"tracking_silence", `{}`, `{"minutes": "auto", "sensitivity": "medium"}`, "Tracking silent for unusually long"},
+	{"visitor_drop", `{}`, `{"threshold": 1, "window_seconds": 43200, "sensitivity": "medium"}`, "Visitor drop: below 1 in 12h"},
+	{"visitor_spike", `{}`, `{"threshold": 10, "window_seconds": 300, "sensitivity": "medium"}`, "Visitor spike: 10 in 5m"},
+}
+
+func TestEveryTypeCanBeMade(t *testing.T) {
+	w := newWorld(t)
+	require.Len(t, minimal, len(trigger.Types()))
+	id := w.owner(201, "POST", "", `{"url": "https://example.com"}`).id(t)
+	for _, c := range minimal {
+		created := w.owner(201, "POST", "/"+id+"/triggers", fmt.Sprintf(`{"type": %q, "config": %s}`, c.typ, c.config))
+		require.JSONEq(t, c.canonical, string(mustMarshal(created.json(t, "config"))), c.typ)
+		require.Equal(t, c.name, created.json(t, "name"), c.typ)
+		require.Equal(t, []any{}, created.json(t, "filters"), c.typ)
+
+		// What was answered can be sent back, and is the same condition.
+		again := w.owner(200, "PUT", "/"+id+"/triggers/"+created.id(t), created.text)
+		require.JSONEq(t, created.text, again.text, c.typ)
+		require.JSONEq(t, created.text, w.owner(200, "GET", "/"+id+"/triggers/"+created.id(t), "").text, c.typ)
+
+		a := w.owner(422, "POST", "/"+id+"/triggers", fmt.Sprintf(`{"type": %q, "config": {"bogus": 1, "window_seconds": "x", "goal": 7}, "filters": 7, "cooldown_seconds": -1}`, c.typ))
+		require.GreaterOrEqual(t, len(a.json(t, "errors").([]any)), 4, "%s: %s", c.typ, a.text)
+	}
+	var revisions int
+	require.NoError(t, w.own.QueryRow(t.Context(), "SELECT max(revision) FROM triggers").Scan(&revisions))
+	require.Equal(t, 1, revisions)
+}
+
+func TestFiltersAreKept(t *testing.T) {
+	w := newWorld(t)
+	created := w.owner(201, "POST", "", `{"url": "https://example.com", "triggers": [{"type": "visitor_spike",
+		"filters": [["is", "visit:country", ["EE", "DE"]], ["and", [["contains_not", "event:page", ["/a<b"], {"case_sensitive": false}]]], ["not", ["or", [["is", "visit:city", [588409]], ["matches_wildcard", "event:props:plan", ["b*"], {}]]]]]}]}`)
+	const canonical = `[["is", "visit:country", ["EE", "DE"]], ["contains_not", "event:page", ["/a<b"], {"case_sensitive": false}],
+		["not", ["or", [["is", "visit:city", ["588409"]], ["matches_wildcard", "event:props:plan", ["b*"]]]]]]`
+	tr := created.json(t, "triggers").([]any)[0].(map[string]any)
+	require.JSONEq(t, canonical, string(mustMarshal(tr["filters"])))
+	path := "/" + created.id(t) + "/triggers/" + tr["id"].(string)
+	stored := func() (filters string) {
+		require.NoError(t, w.own.QueryRow(t.Context(), "SELECT filters FROM triggers").Scan(&filters))
+		return filters
+	}
+	require.JSONEq(t, canonical, stored())
+	for _, step := range [][3]string{
+		{"PATCH", `{"cooldown_seconds": 5}`, canonical},
+		{"PATCH", `{"config": {"threshold": 7}}`, canonical},
+		{"PATCH", `{"type": "tracking_silence"}`, canonical},
+		{"PATCH", `{"filters": [["is", "visit:os", ["iOS"]]]}`, `[["is", "visit:os", ["iOS"]]]`},
+		{"PATCH", `{"filters": []}`, `[]`},
+		{"PUT", `{"type": "visitor_spike", "filters": [["is", "event:page", ["/"]]]}`, `[["is", "event:page", ["/"]]]`},
+		{"PUT", `{"type": "visitor_spike"}`, `[]`},
+	} {
+		a := w.owner(200, step[0], path, step[1])
+		require.JSONEq(t, step[2], string(mustMarshal(a.json(t, "filters"))), step[1])
+		require.JSONEq(t, step[2], stored(), step[1])
+	}
+
+	// Filters must also fit a config that comes later.
+	w.owner(200, "PATCH", path, `{"type": "metric_threshold", "config": {"threshold": 5}, "filters": [["is", "event:page", ["/"]]]}`)
+	a := w.owner(422, "PATCH", path, `{"config": {"metric": "bounce_rate"}}`)
+	require.Equal(t, "filters[0]", a.json(t, "errors").([]any)[0].(map[string]any)["field"])
+}
+
+func TestTriggerTypesAreShownToEverybody(t *testing.T) {
+	w := newWorld(t)
+	status, text := call(t, "GET", w.server.URL+"/api/trigger-types", "", "")
+	require.Equal(t, 200, status)
+	var shown struct {
+		Types []struct {
+			Type, Description string
+			Schema            struct {
+				Type       string
+				Properties map[string]any
+			}
+			Defaults map[string]any
+			Example  struct {
+				Type string
+				Data struct {
+					Trigger struct{ Config json.RawMessage }
+				}
+			}
+		} `json:"trigger_types"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(text), &shown))
+	require.Len(t, shown.Types, len(minimal))
+	id := w.owner(201, "POST", "", `{"url": "https://example.com"}`).id(t)
+	for i, s := range shown.Types {
+		require.Equal(t, minimal[i].typ, s.Type)
+		require.NotEmpty(t, s.Description)
+		require.Equal(t, "object", s.Schema.Type)
+		require.Equal(t, s.Type+".fired", s.Example.Type)
+		made := w.owner(201, "POST", "/"+id+"/triggers", fmt.Sprintf(`{"type": %q, "config": %s}`, s.Type, s.Example.Data.Trigger.Config))
+		for name := range made.json(t, "config").(map[string]any) {
+			require.Contains(t, s.Schema.Properties, name, s.Type)
+		}
+		if minimal[i].config == "{}" {
+			require.JSONEq(t, minimal[i].canonical, string(mustMarshal(s.Defaults)), s.Type)
+		}
+	}
+}
+
 func TestGoalsMustBeTheSites(t *testing.T) {
 	w := newWorld(t)
 	w.exec(w.theirs, `INSERT INTO goals (id, site_id, event_name, display_name, inserted_at, updated_at) VALUES (777, $1, 'Theirs', 'Canary', now(), now())`, w.demo.OtherSiteID)
@@ -111,9 +229,20 @@ func TestGoalsMustBeTheSites(t *testing.T) {
 	require.JSONEq(t, `{"error": "url must start with https://; and 1 more.", "errors": [
 		{"field": "url", "message": "must start with https://"}, {"field": "triggers[0].config.goal.goal_id", "message": "is not a goal of this site"}]}`, a.text)
 
+	for typ, config := range map[string]string{
+		"goal_silence": `{"goal": {"goal_id": %d}}`, "metric_threshold": `{"metric": "events", "threshold": 5, "goal": {"goal_id": %d}}`,
+		"metric_change": `{"metric": "conversion_rate", "goal": {"goal_id": %d}}`,
+	} {
+		body := fmt.Sprintf(`{"type": %q, "config": `+config+`}`, typ, 777)
+		require.Equal(t, "config.goal.goal_id is not a goal of this site.", w.owner(422, "PUT", path, body).json(t, "error"), typ)
+		body = fmt.Sprintf(`{"type": %q, "config": `+config+`}`, typ, w.demo.Goals.Pricing)
+		require.Contains(t, w.owner(201, "POST", strings.TrimSuffix(path, path[strings.LastIndex(path, "/"):]), body).json(t, "name"), "Visit /pricing: ", typ)
+	}
+
 	// A goal that was deleted in Plausible does not stand in the way of other changes.
 	w.exec(w.theirs, "DELETE FROM goals WHERE id = $1", w.demo.Goals.Signup)
 	require.Equal(t, "Signup: every conversion", w.owner(200, "PATCH", path, `{"enabled": false}`).json(t, "name"))
+	w.owner(200, "PATCH", path, `{"filters": [["is", "visit:country", ["EE"]]]}`)
 }
 
 func TestStateIsLive(t *testing.T) {
@@ -127,7 +256,7 @@ func TestStateIsLive(t *testing.T) {
 		"last_fired_at": "2026-11-22T09:00:00Z", "explanation": "12 visitors in 5 minutes."}, w.owner(200, "GET", path, "").json(t, "state"))
 
 	// States are written when they change: the lease tells up to when that is known.
-	w.exec(w.own, `INSERT INTO evaluator_leases (shard, owner, epoch, expires_at, last_slot) VALUES (0, 'o', 1, now(), '2026-11-23T11:00:00Z')`)
+	w.exec(w.own, `UPDATE evaluator_leases SET last_slot = '2026-11-23T11:00:00Z' WHERE shard = (SELECT site_shard(site_id) FROM triggers WHERE id = $1)`, tr)
 	require.Equal(t, "2026-11-23T11:00:00Z", w.owner(200, "GET", path, "").json(t, "state.last_evaluated_at"))
 	paused := w.owner(200, "PATCH", path, `{"enabled": false}`)
 	require.Equal(t, "2026-11-23T10:00:10Z", paused.json(t, "state.last_evaluated_at"))
@@ -138,6 +267,11 @@ func TestStateIsLive(t *testing.T) {
 	require.Equal(t, []any{"error", nil, nil, nil}, []any{
 		w.owner(200, "GET", path, "").json(t, "state.status"), w.owner(200, "GET", path, "").json(t, "state.value"),
 		w.owner(200, "GET", path, "").json(t, "state.threshold"), w.owner(200, "GET", path, "").json(t, "state.last_fired_at")})
+	for _, status := range []trigger.Status{trigger.StatusPending, trigger.StatusFiring, trigger.StatusRecovering, trigger.StatusInsufficient} {
+		w.exec(w.own, `UPDATE trigger_states SET status = $1, explanation = 'Because.'`, status)
+		a := w.owner(200, "GET", path, "")
+		require.Equal(t, []any{string(status), "Because."}, []any{a.json(t, "state.status"), a.json(t, "state.explanation")})
+	}
 	w.exec(w.own, `UPDATE triggers SET revision = 2`)
 	require.Equal(t, "pending", w.owner(200, "GET", path, "").json(t, "state.status"))
 }
@@ -148,8 +282,10 @@ func TestUnknownTypesInRowsAreShown(t *testing.T) {
 	id := w.owner(201, "POST", "", `{"url": "https://example.com"}`).id(t)
 	w.exec(w.own, `INSERT INTO triggers (id, webhook_id, site_id, type, name, config) VALUES ('tr_new', $1, $2, 'future', 'F', '{"a": 1}')`, id, w.demo.SiteID)
 	require.Equal(t, map[string]any{"a": 1.0}, w.owner(200, "GET", "/"+id+"/triggers/tr_new", "").json(t, "config"))
+	w.exec(w.own, `UPDATE triggers SET filters = '["future"]'`)
+	require.Equal(t, []any{"future"}, w.owner(200, "GET", "/"+id+"/triggers/tr_new", "").json(t, "filters"))
 	w.owner(200, "PATCH", "/"+id, `{"enabled": false}`)
-	require.Equal(t, "F", w.owner(200, "PATCH", "/"+id+"/triggers/tr_new", `{"type": "visitor_spike"}`).json(t, "name"))
+	require.Equal(t, "F", w.owner(200, "PATCH", "/"+id+"/triggers/tr_new", `{"type": "visitor_spike", "filters": []}`).json(t, "name"))
 }
 
 // walk reads a list page by page, forward and then back, and requires that both ways show

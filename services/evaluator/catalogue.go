@@ -18,8 +18,8 @@ import (
 type watched struct {
 	trigger.Trigger
 	site    plausible.Site
-	goal    trigger.Goal // resolved, for triggers that have one
-	problem string       // why it cannot be evaluated; a sentence, or empty
+	setting trigger.Setting
+	problem string // why it cannot be evaluated; a sentence, or empty
 }
 
 // catalogue is the cache of all enabled triggers. It is read again after a change was announced,
@@ -31,12 +31,13 @@ type catalogue struct {
 	stale     atomic.Bool
 	loadedAt  time.Time
 	triggers  []watched
+	lacks     func(trigger.Filters) string // what ClickHouse has no column for: a sentence, or empty
 }
 
 const catalogueAge = time.Minute
 
-func newCatalogue(store *postgres.Store, directory *plausible.Directory, log *slog.Logger) *catalogue {
-	return &catalogue{store: store, directory: directory, log: log}
+func newCatalogue(store *postgres.Store, directory *plausible.Directory, lacks func(trigger.Filters) string, log *slog.Logger) *catalogue {
+	return &catalogue{store: store, directory: directory, lacks: lacks, log: log}
 }
 
 // drop makes the next read load everything anew. It may be called from any goroutine.
@@ -72,8 +73,8 @@ func (c *catalogue) load(ctx context.Context) ([]watched, error) {
 	siteIDs, goalIDs := map[int64]bool{}, map[int64]bool{}
 	for _, t := range triggers {
 		siteIDs[t.SiteID] = true
-		if c, ok := t.Config.(*trigger.GoalAchieved); ok && c.Goal.ID != 0 {
-			goalIDs[c.Goal.ID] = true
+		if goal := trigger.GoalOf(t.Config); goal != nil && goal.ID != 0 {
+			goalIDs[goal.ID] = true
 		}
 	}
 	sites, err := c.directory.Sites(ctx, slices.Collect(maps.Keys(siteIDs)))
@@ -84,36 +85,49 @@ func (c *catalogue) load(ctx context.Context) ([]watched, error) {
 	if err != nil {
 		return nil, err
 	}
+	zones := map[string]*time.Location{}
+	for _, site := range sites {
+		if _, known := zones[site.Timezone]; !known {
+			zones[site.Timezone] = c.zone(site)
+		}
+	}
 	all := make([]watched, len(triggers))
 	for i, t := range triggers {
-		all[i] = resolve(t, sites, goals)
+		all[i] = c.resolve(t, sites, goals)
+		all[i].setting.Zone = zones[all[i].site.Timezone]
 	}
 	return all, nil
 }
 
-func resolve(t trigger.Trigger, sites map[int64]plausible.Site, goals map[int64]plausible.Goal) watched {
-	w := watched{Trigger: t}
+// zone is the site's time zone. Plausible offers only names of the IANA's list.
+func (c *catalogue) zone(site plausible.Site) *time.Location {
+	zone, err := time.LoadLocation(site.Timezone)
+	if err != nil {
+		c.log.Error("a site's time zone is not known here, UTC is taken", "site_id", site.ID, "zone", site.Timezone)
+		return time.UTC
+	}
+	return zone
+}
+
+func (c *catalogue) resolve(t trigger.Trigger, sites map[int64]plausible.Site, goals map[int64]plausible.Goal) watched {
+	w := watched{Trigger: t, setting: trigger.Setting{Options: t.Options, RevisedAt: t.RevisedAt}}
 	site, exists := sites[t.SiteID]
 	if !exists {
 		w.problem = "The site no longer exists in Plausible."
 		return w
 	}
-	w.site = site
-	config, hasGoal := t.Config.(*trigger.GoalAchieved)
-	if !hasGoal {
-		return w
+	w.site, w.setting.StatsFrom = site, site.StatsAt
+	w.setting.Goal = trigger.GoalOf(t.Config)
+	if goal := w.setting.Goal; goal != nil && goal.ID != 0 {
+		found, exists := goals[goal.ID]
+		if !exists || found.SiteID != t.SiteID {
+			w.problem = fmt.Sprintf("The goal %d no longer exists in Plausible.", goal.ID)
+			return w
+		}
+		w.setting.Goal = &trigger.Goal{
+			EventName: found.EventName, PagePath: found.PagePath, ScrollThreshold: found.ScrollThreshold, CustomProps: found.CustomProps,
+		}
 	}
-	if config.Goal.ID == 0 {
-		w.goal = config.Goal
-		return w
-	}
-	goal, exists := goals[config.Goal.ID]
-	if !exists || goal.SiteID != t.SiteID {
-		w.problem = fmt.Sprintf("The goal %d no longer exists in Plausible.", config.Goal.ID)
-		return w
-	}
-	w.goal = trigger.Goal{
-		EventName: goal.EventName, PagePath: goal.PagePath, ScrollThreshold: goal.ScrollThreshold, CustomProps: goal.CustomProps,
-	}
+	w.problem = c.lacks(t.Options.Filters)
 	return w
 }

@@ -2,8 +2,10 @@ package evaluator
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
-	"reflect"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -12,12 +14,13 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/daemon"
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/plausible"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 	"github.com/plausible-webhooks/plausible-webhooks/services/evaluator/internal/clickhouse"
 	"github.com/plausible-webhooks/plausible-webhooks/services/evaluator/internal/postgres"
 )
 
-// evaluator evaluates slots, one after the other, as the owner of the lease.
+// evaluator evaluates slots, one after the other, for the shards that it holds.
 type evaluator struct {
 	events          *clickhouse.Events
 	store           *postgres.Store
@@ -27,46 +30,26 @@ type evaluator struct {
 	log             *slog.Logger
 	tracer          trace.Tracer
 	metrics         *metrics
-
-	lease    postgres.Lease
-	lastSlot time.Time
-	states   map[string]trigger.State
+	shards          *shards
+	norms           *norms
+	newcomers       *newcomers
+	ingestion       *ingestion
+	system          *system
 }
 
-func newEvaluator(c Config, s *daemon.Service, events *clickhouse.Events, store *postgres.Store, known *catalogue, m *metrics) *evaluator {
-	return &evaluator{
+// newEvaluator makes one for the shards. wake is called when the outbox has rows.
+func newEvaluator(c Config, s *daemon.Service, events *clickhouse.Events, store *postgres.Store, known *catalogue, m *metrics, own *shards, wake func()) *evaluator {
+	e := &evaluator{
 		events: events, store: store, catalogue: known, interval: c.Interval, delay: c.Delay,
-		baseURL: strings.TrimSuffix(c.PlausibleBaseURL, "/"), log: s.Log, tracer: s.Tracer, metrics: m,
+		baseURL: strings.TrimSuffix(c.PlausibleBaseURL, "/"), log: s.Log, tracer: s.Tracer, metrics: m, shards: own,
+		norms: newNorms(events, store, s.Log), newcomers: newNewcomers(events, store, s.Log), system: newSystem(store, s.Log, m, c.Interval, wake),
 	}
+	e.ingestion = newIngestion(events, store, e.system, s.Log, m)
+	return e
 }
 
-// restore reads where every trigger stands after the lease's last slot. Only states that changed
-// were written; the others stand as written, but were stepped up to that slot too.
-func (e *evaluator) restore(ctx context.Context, lease postgres.Lease) error {
-	// The lease is read again: an earlier commit of this tenure may have moved its last slot.
-	current, held, err := e.store.AcquireLease(ctx, lease.Shard, lease.Owner, leaseTTL)
-	if err != nil {
-		return err
-	}
-	if !held || current.Epoch != lease.Epoch {
-		return postgres.ErrFenced
-	}
-	states, err := e.store.States(ctx)
-	if err != nil {
-		return err
-	}
-	for id, state := range states {
-		if state.Status != trigger.StatusError {
-			state.LastSlot = latest(state.LastSlot, current.LastSlot)
-			states[id] = state
-		}
-	}
-	e.lease, e.lastSlot, e.states = lease, current.LastSlot, states
-	return nil
-}
-
-// evaluate judges all triggers for one slot and commits what came of it. It returns the number
-// of firings. On an error nothing has changed.
+// evaluate judges the triggers of all shards that the slot is due for, together, and commits what
+// came of it. It returns the number of firings. On an error nothing has changed.
 func (e *evaluator) evaluate(ctx context.Context, slot time.Time) (firings int, err error) {
 	started := time.Now()
 	ctx, span := e.tracer.Start(ctx, "evaluate slot", trace.WithAttributes(attribute.String("slot", slot.Format(time.RFC3339))))
@@ -77,69 +60,125 @@ func (e *evaluator) evaluate(ctx context.Context, slot time.Time) (firings int, 
 		span.End()
 	}()
 
-	triggers, err := e.catalogue.read(ctx)
+	due, _ := e.shards.due(slot)
+	triggers, err := e.watched(ctx, due)
 	if err != nil {
 		return 0, err
 	}
-	p := newPlan(slot)
-	before := make([]trigger.State, len(triggers))
-	questions := make([]question, len(triggers))
+	p := newPlan()
+	turns, sites := make([]turn, len(triggers)), map[int64]plausible.Site{}
 	for i, w := range triggers {
-		before[i] = e.state(w)
-		if w.problem == "" {
-			questions[i] = p.ask(w, before[i])
+		turns[i] = e.turnOf(w, slot)
+		if turns[i].due {
+			sites[w.SiteID] = w.site
+			turns[i].questions = p.ask(w.SiteID, w.Config.Ask(w.setting, turns[i].before, turns[i].slot))
 		}
 	}
-	if err := p.query(ctx, e.events, e.interval); err != nil {
+	if err := p.answer(ctx, e, sites, slot); err != nil {
 		return 0, err
 	}
 
-	result := postgres.Result{Lease: e.lease, Slot: slot, States: map[string]trigger.State{}}
+	result := postgres.Result{Leases: due, Slot: slot}
 	after := make(map[string]trigger.State, len(triggers))
 	var occurred []occurrence
+	var faulty []failure
 	for i, w := range triggers {
-		next, occurrences := before[i], []trigger.Occurrence(nil)
-		if w.problem != "" {
-			next = next.Failed(slot, w.problem)
-		} else {
-			next, occurrences = w.Config.Step(w.Options, next, p.sample(w, questions[i]), slot)
-		}
+		next, occurrences := e.step(w, turns[i], p)
 		after[w.ID] = next
-		if changed(e.states[w.ID], next) {
-			result.States[w.ID] = next
+		if w.problem == "" && next.Status == trigger.StatusError {
+			faulty = append(faulty, failure{triggerID: w.ID, siteID: w.SiteID, since: next.Since, problem: next.Explanation})
 		}
 		for _, o := range occurrences {
 			occurred = append(occurred, occurrence{watched: w, Occurrence: o})
 		}
 	}
+	changes := e.shards.changes(triggers, after, slot, e.interval)
+	result.States = changes.write
 	if result.Firings, err = e.firings(ctx, slot, occurred); err != nil {
 		return 0, err
 	}
-	if err := e.store.Commit(ctx, result); err != nil {
+	written, err := e.store.Commit(ctx, result)
+	if err == nil || errors.Is(err, postgres.ErrFenced) {
+		e.shards.settle(due, written, triggers, changes)
+	}
+	if err != nil {
 		return 0, err
 	}
-	e.states, e.lastSlot = after, slot
 
-	for _, f := range result.Firings {
+	e.system.triggersFail(ctx, faulty)
+	for _, f := range written.Firings {
 		e.metrics.firings.WithLabelValues(f.Type).Inc()
 	}
 	e.metrics.slot(time.Since(started), len(triggers), time.Since(slot))
-	e.log.Info("slot evaluated", "event", "slot", "slot", slot, "triggers", len(triggers), "windows", len(p.windows), "conditions", len(p.conditions),
-		"states_changed", len(result.States), "firings", len(result.Firings), "took_ms", time.Since(started).Milliseconds(),
+	e.log.Info("slot evaluated", "event", "slot", "slot", slot, "shards", len(written.Leases), "triggers", len(triggers),
+		"questions", len(p.questions),
+		"states_changed", len(written.States), "firings", len(written.Firings), "took_ms", time.Since(started).Milliseconds(),
 		"trace_id", span.SpanContext().TraceID().String())
-	return len(result.Firings), nil
+	return len(written.Firings), nil
+}
+
+// watched are the triggers of some shards.
+func (e *evaluator) watched(ctx context.Context, due []postgres.Lease) ([]watched, error) {
+	all, err := e.catalogue.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var isDue [postgres.Shards]bool
+	for _, l := range due {
+		isDue[l.Shard] = true
+	}
+	some := make([]watched, 0, len(all))
+	for _, w := range all {
+		if isDue[postgres.ShardOf(w.SiteID)] {
+			some = append(some, w)
+		}
+	}
+	return some, nil
+}
+
+// turn is a trigger's part in a slot.
+type turn struct {
+	before    trigger.State
+	slot      trigger.Slot
+	due       bool // long windows are not worth looking at in every slot
+	questions []int
+}
+
+func (e *evaluator) turnOf(w watched, slot time.Time) turn {
+	t := turn{before: e.state(w)}
+	every := 1
+	if w.problem == "" {
+		every = max(1, int((w.Config.Every()+e.interval-1)/e.interval))
+	}
+	t.slot = trigger.Slot{At: slot, Interval: time.Duration(every) * e.interval}
+	// Sites take turns, so that no slot has the work of all. A trigger's first slot is the next one.
+	number := slot.Unix()/int64(e.interval/time.Second) + w.SiteID
+	t.due = w.problem == "" && (number%int64(every) == 0 || t.before.LastSlot.IsZero())
+	return t
+}
+
+// step takes one trigger through the slot. A fault in it harms no other trigger.
+func (e *evaluator) step(w watched, t turn, p *plan) (next trigger.State, occurrences []trigger.Occurrence) {
+	switch {
+	case w.problem != "":
+		return t.before.Failed(t.slot.At, w.problem), nil
+	case !t.due:
+		return t.before, nil
+	}
+	defer func() {
+		if fault := recover(); fault != nil {
+			e.metrics.panics.Inc()
+			e.log.Error("a trigger's evaluation failed", "event", "panic", "trigger_id", w.ID, "type", w.Type, "fault", fmt.Sprint(fault), "stack", string(debug.Stack()))
+			next, occurrences = t.before.Failed(t.slot.At, "The evaluation failed by a fault of this program; its log tells more."), nil
+		}
+	}()
+	return w.Config.Step(w.setting, t.before, p.sample(t.questions, e.ingestion), t.slot)
 }
 
 // state is where a trigger stands. A new revision starts anew.
 func (e *evaluator) state(w watched) trigger.State {
-	if state, known := e.states[w.ID]; known && state.Revision == w.Revision {
+	if state, known := e.shards.state(w); known && state.Revision == w.Revision {
 		return state
 	}
 	return trigger.NewState(w.Revision, w.RevisedAt)
-}
-
-// changed tells whether a state must be written. That a slot passed is known from the lease.
-func changed(written, now trigger.State) bool {
-	written.LastSlot = now.LastSlot
-	return !reflect.DeepEqual(written, now)
 }

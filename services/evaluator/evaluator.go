@@ -1,10 +1,10 @@
 // Package evaluator finds out when triggers fire.
 //
-// The road of the data, slot by slot: slots.go waits until a slot is closed, catalogue.go knows
-// the triggers, plan.go turns them into a constant number of questions to Plausible's
-// ClickHouse, evaluate.go steps every trigger's state with the answers and commits states and
-// firings together, message.go writes what receivers will read, publish.go brings the outbox to
-// JetStream.
+// The road of the data, slot by slot: lead.go shares the sites among the replicas, slots.go waits
+// until a slot is closed, catalogue.go knows the triggers, plan.go turns them into a constant
+// number of questions to Plausible's ClickHouse, evaluate.go steps every trigger's state with the
+// answers and commits states and firings together, message.go writes what receivers will read,
+// publish.go brings the outbox to JetStream.
 //
 // Guarantees: a firing is committed with the state that made it, so it is made exactly once;
 // its id is derived from facts, so that publishing it again changes nothing; a failed query
@@ -13,6 +13,7 @@ package evaluator
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
@@ -66,8 +67,8 @@ func (c Config) Validate() []error {
 	return problems
 }
 
-// Run evaluates until ctx ends. It may run in several replicas: one holds the lease and
-// evaluates, the others wait to take over.
+// Run evaluates until ctx ends. It may run in several replicas: they share the sites, and each
+// takes over what another leaves.
 func Run(ctx context.Context, c Config, s *daemon.Service) error {
 	pool, err := database.Open(ctx, "DATABASE_URL", c.DatabaseURL, 8)
 	if err != nil {
@@ -92,6 +93,7 @@ func Run(ctx context.Context, c Config, s *daemon.Service) error {
 		return err
 	}
 	defer events.Close() //nolint:errcheck // nothing is in flight
+	s.Log.Info("Plausible's ClickHouse was probed", "event", "probe", "found", events.Describe())
 	nc, err := stream.Connect(ctx, c.NATSURL, "plausible-webhooks evaluator", s.Log)
 	if err != nil {
 		return err
@@ -106,33 +108,35 @@ func Run(ctx context.Context, c Config, s *daemon.Service) error {
 	}
 
 	store := postgres.New(pool)
-	known := newCatalogue(store, directory, s.Log)
+	known := newCatalogue(store, directory, events.Unavailable, s.Log)
 	subscription, err := nc.Subscribe(stream.AllChanges, func(*nats.Msg) { known.drop() })
 	if err != nil {
 		return fmt.Errorf("listen for changes: %w", err)
 	}
 	defer subscription.Unsubscribe() //nolint:errcheck // the connection closes next
 
-	e := newEvaluator(c, s, events, store, known, metrics)
-	p := newPublisher(store, js, s.Log, metrics)
+	own := newShards(store, rand.Text(), leaseTerms, s.Log, metrics)
+	p := newPublisher(store, own.owner, js, s.Log, metrics)
+	e := newEvaluator(c, s, events, store, known, metrics, own, p.wake)
 	s.Ready("postgres", pool.Ping)
 	s.Ready("plausible postgres", directory.Ping)
-	s.Ready("plausible clickhouse", func(ctx context.Context) error { _, err := events.Now(ctx); return err })
+	s.Ready("plausible clickhouse", func(ctx context.Context) error { _, _, err := events.Now(ctx); return err })
 	s.Ready("nats", func(context.Context) error {
 		if !nc.IsConnected() {
 			return fmt.Errorf("the connection is %s", nc.Status())
 		}
 		return nil
 	})
-	return lead(ctx, store, s.Log, metrics, func(lease postgres.Lease) []task {
-		return []task{
-			func(ctx context.Context) error { return e.run(ctx, lease, p.wake) },
-			p.run,
-			func(ctx context.Context) error {
-				return upkeep(ctx, s.Log, store, p, func(ctx context.Context) error {
-					return database.Partitions(ctx, pool, "firings", c.Retention)
-				})
-			},
-		}
-	})
+	return lead(ctx, own,
+		func(ctx context.Context) error { return e.run(ctx, p.wake) },
+		p.run,
+		e.norms.run,
+		e.newcomers.run,
+		e.ingestion.run,
+		func(ctx context.Context) error {
+			return upkeep(ctx, s.Log, store, p, func(ctx context.Context) error {
+				return database.Partitions(ctx, pool, "firings", c.Retention)
+			})
+		},
+	)
 }

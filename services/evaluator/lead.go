@@ -2,80 +2,316 @@ package evaluator
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
-	"fmt"
+	"hash/crc32"
 	"log/slog"
+	"reflect"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 	"github.com/plausible-webhooks/plausible-webhooks/services/evaluator/internal/postgres"
 )
 
-// A lease outlives three missed renewals; a replica takes over within its time to live.
-const (
-	leaseTTL   = 15 * time.Second
-	leaseRenew = 5 * time.Second
-)
-
-// shard is the only one: one owner carries 50,000 triggers.
-const shard = 0
-
-// task is a part of the owner's work. It returns when its context ends.
-type task func(context.Context) error
-
-// lead waits for the lease and does the owner's work as long as it is held, until ctx ends.
-func lead(ctx context.Context, store *postgres.Store, log *slog.Logger, metrics *metrics, work func(postgres.Lease) []task) error {
-	owner := rand.Text()
-	for ctx.Err() == nil {
-		lease, held, err := store.AcquireLease(ctx, shard, owner, leaseTTL)
-		switch {
-		case err != nil:
-			log.Warn("the lease cannot be acquired", "error", err.Error())
-		case held:
-			log.Info("lease acquired", "event", "lease", "epoch", lease.Epoch, "last_slot", lease.LastSlot)
-			metrics.leaseHeld.Set(1)
-			err := hold(ctx, store, lease, work(lease))
-			metrics.leaseHeld.Set(0)
-			if err != nil && ctx.Err() == nil {
-				log.Warn("lease given up", "event", "lease", "epoch", lease.Epoch, "error", err.Error())
-			}
-		}
-		pause(ctx, time.Second)
-	}
-	return nil
+// terms are how long a replica that is not heard of keeps its leases, how often it is heard of,
+// and how often each looks whether the shards are shared fairly.
+type terms struct {
+	ttl, renew, look time.Duration
 }
 
-// hold runs the tasks and renews the lease beside them. All end when one fails, when the lease
-// is lost, or when ctx ends; the lease is then released.
-func hold(ctx context.Context, store *postgres.Store, lease postgres.Lease, tasks []task) error {
+// A lease outlives two missed renewals. The shards of a replica that died are taken, and evaluated
+// without waiting for the next slot, 16 s after its last renewal, or when a slot that another
+// is evaluating just then is done.
+var leaseTerms = terms{ttl: 15 * time.Second, renew: 5 * time.Second, look: time.Second}
+
+// task is a part of a replica's work. It returns when its context ends.
+type task func(context.Context) error
+
+// lead keeps the replica alive for the others while it does its tasks, until ctx ends. Then its
+// shards are free at once.
+func lead(ctx context.Context, own *shards, tasks ...task) error {
+	for !own.renewed(ctx) { // nobody holds a shard without a heartbeat
+		if !pause(ctx, own.terms.look) {
+			return nil
+		}
+	}
 	group, groupCtx := errgroup.WithContext(ctx)
-	group.Go(func() error { return renew(groupCtx, store, lease) })
+	group.Go(func() error {
+		wait := own.terms.renew
+		for pause(groupCtx, wait) {
+			wait = own.terms.renew
+			if !own.renewed(groupCtx) {
+				wait = own.terms.look
+			}
+		}
+		return nil
+	})
 	for _, t := range tasks {
 		group.Go(func() error { return t(groupCtx) })
 	}
-	err := group.Wait()
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-	defer cancel()
-	return errors.Join(err, store.ReleaseLease(bounded, lease))
+	return errors.Join(group.Wait(), own.resign(ctx))
 }
 
-func renew(ctx context.Context, store *postgres.Store, lease postgres.Lease) error {
-	renewed := time.Now()
-	for pause(ctx, leaseRenew) {
-		now, held, err := store.AcquireLease(ctx, lease.Shard, lease.Owner, leaseTTL)
-		switch {
-		case err != nil && time.Since(renewed) > leaseTTL:
-			return fmt.Errorf("the lease ran out: %w", err)
-		case err != nil: // tried again before it runs out
-		case !held || now.Epoch != lease.Epoch:
-			return postgres.ErrFenced
-		default:
-			renewed = time.Now()
+// holding is a shard that this replica holds.
+type holding struct {
+	lease    postgres.Lease
+	lastSlot time.Time
+	states   map[string]trigger.State // of its triggers; nil: to be read before the next slot
+	deferred map[string]bool          // triggers whose newest number waits for its turn to be written
+}
+
+// shards are what this replica holds. One goroutine uses them, which takes or gives away shards
+// only between two slots. That others have taken one is found by the next look or, because every
+// write is fenced, by the commit.
+type shards struct {
+	store   *postgres.Store
+	owner   string
+	terms   terms
+	log     *slog.Logger
+	metrics *metrics
+	held    map[int]*holding
+}
+
+func newShards(store *postgres.Store, owner string, t terms, log *slog.Logger, m *metrics) *shards {
+	return &shards{store: store, owner: owner, terms: t, log: log, metrics: m, held: map[int]*holding{}}
+}
+
+// renewed renews all leases. It may be called from any goroutine.
+func (s *shards) renewed(ctx context.Context) bool {
+	bounded, cancel := context.WithTimeoutCause(ctx, s.terms.renew, errors.New("the database did not answer in time"))
+	defer cancel()
+	err := s.store.Heartbeat(bounded, s.owner, s.terms.ttl)
+	if err != nil && ctx.Err() == nil {
+		s.log.Warn("the leases cannot be renewed, it is tried again", "event", "lease", "error", err.Error())
+	}
+	return err == nil
+}
+
+// balance brings this replica towards its fair part: it gives away what it holds above that, or
+// takes what is free. It reports whether shards were taken.
+func (s *shards) balance(ctx context.Context) (grown bool, err error) {
+	live, err := s.store.LiveReplicas(ctx)
+	if err != nil {
+		return false, err
+	}
+	leases, err := s.store.Leases(ctx, s.owner)
+	if err != nil {
+		return false, err
+	}
+	live = max(live, 1) // its own heartbeat may be late
+	fair := (postgres.Shards + live - 1) / live
+	if len(leases) > fair {
+		surplus := leases[fair:]
+		if err := s.store.ReleaseLeases(ctx, surplus); err != nil {
+			return false, err
+		}
+		s.forget("released", surplus)
+		leases = leases[:fair]
+	}
+	if len(leases) < fair {
+		taken, err := s.store.TakeLeases(ctx, s.owner, fair-len(leases))
+		if err != nil {
+			return false, err
+		}
+		leases = append(leases, taken...)
+	}
+	return s.adopt(leases), nil
+}
+
+// adopt makes the leases in the database the ones held. It reports whether some are new.
+func (s *shards) adopt(leases []postgres.Lease) (grown bool) {
+	current := make(map[postgres.Lease]bool, len(leases))
+	for _, l := range leases {
+		current[l] = true
+	}
+	var lost, taken []postgres.Lease
+	for _, h := range s.held {
+		if !current[h.lease] {
+			lost = append(lost, h.lease)
 		}
 	}
+	s.forget("lost", lost)
+	for _, l := range leases {
+		if s.held[l.Shard] == nil {
+			s.held[l.Shard] = &holding{lease: l}
+			taken = append(taken, l)
+		}
+	}
+	s.changed("taken", taken)
+	return len(taken) > 0
+}
+
+// forget drops shards, which another replica has or will have.
+func (s *shards) forget(change string, leases []postgres.Lease) {
+	for _, l := range leases {
+		delete(s.held, l.Shard)
+	}
+	s.changed(change, leases)
+}
+
+// resign frees all shards at once, even though ctx has ended.
+func (s *shards) resign(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if err := s.store.Resign(bounded, s.owner); err != nil {
+		return err
+	}
+	var all []postgres.Lease
+	for _, h := range s.held {
+		all = append(all, h.lease)
+	}
+	s.forget("released", all)
 	return nil
+}
+
+// changed tells of all shards of a change in one line.
+func (s *shards) changed(change string, leases []postgres.Lease) {
+	if len(leases) == 0 {
+		return
+	}
+	numbers := make([]int, len(leases))
+	for i, l := range leases {
+		numbers[i] = l.Shard
+	}
+	slices.Sort(numbers)
+	s.log.Info("shards changed hands", "event", "lease", "change", change, "shards", numbers, "held", len(s.held), "owner", s.owner)
+	s.metrics.leaseChanges.WithLabelValues(change).Add(float64(len(leases)))
+	s.metrics.shardsHeld.Set(float64(len(s.held)))
+}
+
+// restore reads where the triggers of new shards stand after the shard's last slot. Only states
+// that changed were written; the others stand as written, but were stepped up to that slot too.
+func (s *shards) restore(ctx context.Context) error {
+	var unknown []postgres.Lease
+	for _, h := range s.held {
+		if h.states == nil {
+			unknown = append(unknown, h.lease)
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	standings, err := s.store.Standings(ctx, unknown)
+	if err != nil {
+		return err
+	}
+	var lost []postgres.Lease
+	for _, l := range unknown {
+		standing, held := standings[l.Shard]
+		if !held {
+			lost = append(lost, l)
+			continue
+		}
+		for id, state := range standing.States {
+			if state.Status != trigger.StatusError && state.LastSlot.Before(standing.LastSlot) {
+				state.LastSlot = standing.LastSlot
+				standing.States[id] = state
+			}
+		}
+		s.held[l.Shard].lastSlot, s.held[l.Shard].states = standing.LastSlot, standing.States
+	}
+	s.forget("lost", lost)
+	return nil
+}
+
+// doubt makes restore read everything anew: a commit may have succeeded although its answer was
+// lost.
+func (s *shards) doubt() {
+	for _, h := range s.held {
+		h.states = nil
+	}
+}
+
+// due are the leases of the shards that were not evaluated for the slot, and the oldest slot
+// that one of them was evaluated for; zero: none was.
+func (s *shards) due(slot time.Time) (leases []postgres.Lease, since time.Time) {
+	for shard := range postgres.Shards {
+		h := s.held[shard]
+		if h == nil || !slot.After(h.lastSlot) {
+			continue
+		}
+		if !h.lastSlot.IsZero() && (since.IsZero() || h.lastSlot.Before(since)) {
+			since = h.lastSlot
+		}
+		leases = append(leases, h.lease)
+	}
+	return leases, since
+}
+
+// state is the one that a trigger has in the database.
+func (s *shards) state(w watched) (trigger.State, bool) {
+	state, known := s.held[postgres.ShardOf(w.SiteID)].states[w.ID]
+	return state, known
+}
+
+// changes are what a slot changed in its triggers' states.
+type changes struct {
+	states   map[string]trigger.State
+	write    []postgres.State
+	deferred map[string]bool
+}
+
+// promptWrites is up to how many numbers that nothing depends on are written in every slot. Of more
+// each is written once a minute, so that a slot of 10,000 busy triggers does not write 10,000 rows.
+const promptWrites = 500
+
+// changes compares the states after a slot with those before it. What a successor must know is
+// written at once; that a slot passed is known from the lease.
+func (s *shards) changes(triggers []watched, after map[string]trigger.State, slot time.Time, interval time.Duration) changes {
+	c := changes{states: after, deferred: map[string]bool{}}
+	var numbers []postgres.State
+	for _, w := range triggers {
+		h, next := s.held[postgres.ShardOf(w.SiteID)], after[w.ID]
+		before, known := h.states[w.ID]
+		state := postgres.State{TriggerID: w.ID, SiteID: w.SiteID, State: next}
+		switch {
+		case !known || moved(before, next):
+			c.write = append(c.write, state)
+		case h.deferred[w.ID] || !sameNumber(before.Value, next.Value) || !sameNumber(before.Threshold, next.Threshold) || before.Explanation != next.Explanation:
+			numbers = append(numbers, state)
+		}
+	}
+	turns := max(1, int64(time.Minute/interval))
+	for _, state := range numbers {
+		if len(numbers) > promptWrites && int64(crc32.ChecksumIEEE([]byte(state.TriggerID)))%turns != slot.Unix()/int64(interval/time.Second)%turns {
+			c.deferred[state.TriggerID] = true
+			continue
+		}
+		c.write = append(c.write, state)
+	}
+	return c
+}
+
+// moved tells whether more than the number and its explanation changed.
+func moved(before, next trigger.State) bool {
+	return before.Revision != next.Revision || before.Status != next.Status || !before.Since.Equal(next.Since) ||
+		!before.LastFiredAt.Equal(next.LastFiredAt) || !reflect.DeepEqual(before.Machine, next.Machine)
+}
+
+func sameNumber(a, b *float64) bool {
+	return a == b || a != nil && b != nil && *a == *b
+}
+
+// settle records what a slot's commit has written: due shards that it left out are lost, the
+// states after the slot hold for the others.
+func (s *shards) settle(due []postgres.Lease, written postgres.Result, triggers []watched, c changes) {
+	s.forget("lost", slices.DeleteFunc(slices.Clone(due), func(l postgres.Lease) bool { return slices.Contains(written.Leases, l) }))
+	for _, l := range written.Leases {
+		h := s.held[l.Shard]
+		h.lastSlot, h.states, h.deferred = written.Slot, map[string]trigger.State{}, map[string]bool{}
+	}
+	for _, w := range triggers {
+		h := s.held[postgres.ShardOf(w.SiteID)]
+		if h == nil {
+			continue
+		}
+		h.states[w.ID] = c.states[w.ID]
+		if c.deferred[w.ID] {
+			h.deferred[w.ID] = true
+		}
+	}
 }
 
 // pause waits, and reports false if the context ended meanwhile.

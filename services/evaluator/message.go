@@ -18,13 +18,13 @@ type occurrence struct {
 	trigger.Occurrence
 }
 
-// firings makes the messages of a slot. Their context is fetched for what fired only, with one
-// query for all listed conversions and one for all rankings.
+// firings makes the messages of a slot. Their context is fetched for what fired only, with a
+// constant number of queries.
 func (e *evaluator) firings(ctx context.Context, slot time.Time, occurred []occurrence) ([]trigger.Firing, error) {
 	if len(occurred) == 0 {
 		return nil, nil
 	}
-	tops := e.tops(ctx, slot, occurred)
+	contexts := e.contexts(ctx, slot, occurred)
 	conversions := e.conversions(ctx, slot, occurred)
 	traceContext := daemon.TraceContext(ctx)
 	firings := make([]trigger.Firing, len(occurred))
@@ -33,7 +33,7 @@ func (e *evaluator) firings(ctx context.Context, slot time.Time, occurred []occu
 		if err != nil {
 			return nil, err
 		}
-		message.Data.Context, message.Data.Conversions = tops[i], conversions[i]
+		message.Data.Context, message.Data.Conversions = contexts[i], conversions[i]
 		payload, err := json.Marshal(message)
 		if err != nil {
 			return nil, fmt.Errorf("encode the message of trigger %s: %w", o.ID, err)
@@ -62,8 +62,14 @@ func (e *evaluator) message(slot time.Time, o occurrence) (trigger.Message, erro
 			Value:        o.Value,
 			Threshold:    o.Threshold,
 			Window:       o.Window,
+			Explanation:  o.Explanation,
+			Baseline:     o.Baseline,
+			Group:        o.Group,
+			Next:         o.Next,
 			Late:         o.Late,
 			Suppressed:   o.Suppressed,
+			Flapping:     o.Flapping,
+			Renotified:   o.Renotified,
 			DashboardURL: e.baseURL + "/" + url.PathEscape(o.site.Domain),
 		},
 	}
@@ -73,51 +79,64 @@ func (e *evaluator) message(slot time.Time, o occurrence) (trigger.Message, erro
 	return m, nil
 }
 
-// tops ranks the sources and pages of what fired. A firing is worth more than its context: if
-// the query fails, it goes out without.
-func (e *evaluator) tops(ctx context.Context, slot time.Time, occurred []occurrence) []*trigger.Context {
+// chartPoints is how many windows before the firing a message shows at most.
+const chartPoints = 60
+
+// contexts rank the sources and pages of what fired and chart what it was held against. A firing
+// is worth more than its context: if a query fails, it goes out without.
+func (e *evaluator) contexts(ctx context.Context, slot time.Time, occurred []occurrence) []*trigger.Context {
 	contexts := make([]*trigger.Context, len(occurred))
-	windows := make([]clickhouse.SiteWindow, len(occurred))
+	windows, charted := make([]clickhouse.Question, len(occurred)), make([]clickhouse.Question, len(occurred))
 	for i, o := range occurred {
-		windows[i] = clickhouse.SiteWindow{SiteID: o.SiteID, From: o.Window.From.Unix(), To: o.Window.To.Unix()}
+		windows[i] = clickhouse.Question{SiteID: o.SiteID, Question: trigger.Question{Filters: o.setting.Filters, Window: o.Window}}
+		if asked := o.Config.Ask(o.setting, trigger.State{}, trigger.Slot{At: slot, Interval: e.interval}); asked[0].Ask == trigger.AskNumber {
+			charted[i] = clickhouse.Question{SiteID: o.SiteID, Question: asked[0]}
+		} else {
+			charted[i] = clickhouse.Question{SiteID: o.SiteID, Question: trigger.Question{Ask: trigger.AskNorm}}
+		}
 	}
-	tops, err := e.events.Top(ctx, windows, slot)
+	tops, err := e.events.Top(ctx, windows)
 	if err != nil {
 		e.log.Warn("firings go out without their context", "slot", slot, "error", err.Error())
 		return contexts
 	}
+	charts, err := e.events.Series(ctx, charted, chartPoints)
+	if err != nil {
+		e.log.Warn("firings go out without their chart", "slot", slot, "error", err.Error())
+		charts = make([][]trigger.Point, len(occurred))
+	}
 	for i, top := range tops {
-		contexts[i] = &trigger.Context{TopSources: ranked(top.Sources), TopPages: ranked(top.Pages)}
+		contexts[i] = &trigger.Context{TopSources: top.Sources, TopPages: top.Pages, Chart: charts[i]}
+		if contexts[i].TopSources == nil {
+			contexts[i].TopSources = []trigger.Ranked{}
+		}
+		if contexts[i].TopPages == nil {
+			contexts[i].TopPages = []trigger.Ranked{}
+		}
 	}
 	return contexts
-}
-
-func ranked(rankings []clickhouse.Ranking) []trigger.Ranked {
-	list := make([]trigger.Ranked, len(rankings))
-	for i, r := range rankings {
-		list[i] = trigger.Ranked(r)
-	}
-	return list
 }
 
 // conversions lists the new conversions of the firings of mode "each", and nothing for others.
 func (e *evaluator) conversions(ctx context.Context, slot time.Time, occurred []occurrence) [][]trigger.Conversion {
 	lists := make([][]trigger.Conversion, len(occurred))
-	var conditions []clickhouse.Condition
+	var questions []clickhouse.Question
 	var wanted [][]uint64
 	var of []int
 	for i, o := range occurred {
 		if len(o.Fingerprints) == 0 {
 			continue
 		}
-		conditions = append(conditions, clickhouse.Condition{SiteID: o.SiteID, Goal: o.goal, From: o.Window.From, Each: true})
+		questions = append(questions, clickhouse.Question{SiteID: o.SiteID, Question: trigger.Question{
+			Ask: trigger.AskEach, Goal: o.setting.Goal, Filters: o.setting.Filters, Window: o.Window,
+		}})
 		wanted = append(wanted, o.Fingerprints)
 		of = append(of, i)
 	}
-	if len(conditions) == 0 {
+	if len(questions) == 0 {
 		return lists
 	}
-	found, err := e.events.List(ctx, conditions, wanted, slot)
+	found, err := e.events.List(ctx, questions, wanted)
 	if err != nil {
 		e.log.Warn("firings go out without their conversions", "slot", slot, "error", err.Error())
 		return lists

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/stream"
@@ -22,18 +24,20 @@ const (
 	confirmAfter = 10 * time.Minute
 )
 
-// publisher brings committed firings to JetStream. A crash at any point publishes the same id
-// again, which JetStream and the dispatcher's key drop.
+// publisher brings the committed firings of the owner's shards to JetStream, and the system events of
+// all replicas. A crash at any point, or another replica, publishes the same id again, which JetStream
+// and, of firings, the dispatcher's key drop.
 type publisher struct {
 	store   *postgres.Store
+	owner   string
 	js      jetstream.JetStream
 	log     *slog.Logger
 	metrics *metrics
 	woken   chan struct{}
 }
 
-func newPublisher(store *postgres.Store, js jetstream.JetStream, log *slog.Logger, m *metrics) *publisher {
-	return &publisher{store: store, js: js, log: log, metrics: m, woken: make(chan struct{}, 1)}
+func newPublisher(store *postgres.Store, owner string, js jetstream.JetStream, log *slog.Logger, m *metrics) *publisher {
+	return &publisher{store: store, owner: owner, js: js, log: log, metrics: m, woken: make(chan struct{}, 1)}
 }
 
 // wake makes run look at the outbox now.
@@ -44,7 +48,7 @@ func (p *publisher) wake() {
 	}
 }
 
-// run empties the outbox whenever it is woken, and every 5 s for what an earlier life left.
+// run empties the outboxes whenever it is woken, and every 5 s for what an earlier life left.
 func (p *publisher) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		more, err := p.publish(ctx)
@@ -55,6 +59,9 @@ func (p *publisher) run(ctx context.Context) error {
 		if err != nil && ctx.Err() == nil {
 			p.log.Warn("firings wait in the outbox", "error", err.Error())
 			wait = time.Second
+		}
+		if err := p.publishSystem(ctx); err != nil && ctx.Err() == nil { // the next round is soon enough
+			p.log.Warn("system events wait in the outbox", "error", err.Error())
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -70,31 +77,19 @@ func (p *publisher) run(ctx context.Context) error {
 // publish brings one batch of the outbox to JetStream and marks what the broker has stored. It
 // reports whether there may be more.
 func (p *publisher) publish(ctx context.Context) (more bool, err error) {
-	firings, err := p.store.Unpublished(ctx, publishBatch)
+	firings, err := p.store.Unpublished(ctx, p.owner, publishBatch)
 	if err != nil || len(firings) == 0 {
 		return false, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, publishWait, errors.New("the broker did not acknowledge in time"))
-	defer cancel()
-	futures := make([]jetstream.PubAckFuture, 0, len(firings))
-	var failed error
-	for _, f := range firings {
-		future, err := p.js.PublishMsgAsync(stream.Encode(f))
-		if err != nil {
-			failed = fmt.Errorf("publish: %w", err)
-			break
-		}
-		futures = append(futures, future)
+	messages := make([]*nats.Msg, len(firings))
+	for i, f := range firings {
+		messages[i] = stream.Encode(f)
 	}
-	published := make([]postgres.Published, 0, len(futures))
-	for i, future := range futures {
-		select {
-		case ack := <-future.Ok():
+	acks, failed := p.send(ctx, messages)
+	published := make([]postgres.Published, 0, len(acks))
+	for i, ack := range acks {
+		if ack != nil {
 			published = append(published, postgres.Published{ID: firings[i].ID, Slot: firings[i].Slot, Sequence: ack.Sequence})
-		case err := <-future.Err():
-			failed = fmt.Errorf("publish: %w", err)
-		case <-ctx.Done():
-			failed = fmt.Errorf("publish: %w", context.Cause(ctx))
 		}
 	}
 	// What the broker has is marked even if the service is stopping: it spares a repetition.
@@ -105,6 +100,54 @@ func (p *publisher) publish(ctx context.Context) (more bool, err error) {
 	}
 	p.metrics.published.Add(float64(len(published)))
 	return failed == nil && len(firings) == publishBatch, failed
+}
+
+// send publishes messages and returns the broker's acknowledgements, nil for those that failed.
+func (p *publisher) send(ctx context.Context, messages []*nats.Msg) (acks []*jetstream.PubAck, failed error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, publishWait, errors.New("the broker did not acknowledge in time"))
+	defer cancel()
+	futures := make([]jetstream.PubAckFuture, 0, len(messages))
+	for _, m := range messages {
+		future, err := p.js.PublishMsgAsync(m)
+		if err != nil {
+			failed = fmt.Errorf("publish: %w", err)
+			break
+		}
+		futures = append(futures, future)
+	}
+	acks = make([]*jetstream.PubAck, len(futures))
+	for i, future := range futures {
+		select {
+		case acks[i] = <-future.Ok():
+		case err := <-future.Err():
+			failed = fmt.Errorf("publish: %w", err)
+		case <-ctx.Done():
+			failed = fmt.Errorf("publish: %w", context.Cause(ctx))
+		}
+	}
+	return acks, failed
+}
+
+// publishSystem brings the system events in the outbox to JetStream.
+func (p *publisher) publishSystem(ctx context.Context) error {
+	events, err := p.store.UnpublishedSystemEvents(ctx, publishBatch)
+	if err != nil || len(events) == 0 {
+		return err
+	}
+	messages := make([]*nats.Msg, len(events))
+	for i, e := range events {
+		messages[i] = stream.EncodeSystem(e.ID, e.Kind, e.Payload)
+	}
+	acks, failed := p.send(ctx, messages)
+	var published []string
+	for i, ack := range acks {
+		if ack != nil {
+			published = append(published, events[i].ID)
+		}
+	}
+	marking, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer stop()
+	return errors.Join(failed, p.store.MarkSystemEventsPublished(marking, published))
 }
 
 // confirm finds firings that the broker has lost, and returns them to the outbox. A firing is
@@ -144,20 +187,33 @@ func (p *publisher) confirm(ctx context.Context) error {
 	return nil
 }
 
-// upkeep does what is not urgent: the confirmation of firings each minute; orphaned states and
-// partitions each hour.
+// upkeepShard is the one whose holder does the upkeep of all.
+const upkeepShard = 0
+
+// upkeep does what is not urgent: the confirmation of firings each minute; orphaned states,
+// dead replicas, old system events and partitions each hour, first of all when a replica comes to hold the shard.
 func upkeep(ctx context.Context, log *slog.Logger, store *postgres.Store, p *publisher, partitions func(context.Context) error) error {
 	report := func(err error) {
 		if err != nil && ctx.Err() == nil {
 			log.Warn("upkeep failed, it is tried again", "error", err.Error())
 		}
 	}
-	for minute := 0; ; minute++ {
-		if minute%60 == 0 {
-			report(partitions(ctx))
-			report(store.RemoveOrphanStates(ctx))
+	var hourly time.Time
+	for {
+		leases, err := store.Leases(ctx, p.owner)
+		report(err)
+		if slices.ContainsFunc(leases, func(l postgres.Lease) bool { return l.Shard == upkeepShard }) {
+			if time.Since(hourly) >= time.Hour {
+				hourly = time.Now()
+				report(partitions(ctx))
+				report(store.RemoveOrphanStates(ctx))
+				report(store.RemoveDeadReplicas(ctx))
+				report(store.RemoveOldSystemEvents(ctx, systemRetention))
+				report(store.RemoveOldBaselines(ctx))
+				report(store.RemoveUnaskedSeen(ctx))
+			}
+			report(p.confirm(ctx))
 		}
-		report(p.confirm(ctx))
 		if !pause(ctx, time.Minute) {
 			return nil
 		}

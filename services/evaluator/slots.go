@@ -13,54 +13,61 @@ func closedSlot(now time.Time, interval, delay time.Duration) time.Time {
 	return now.Add(-delay).Truncate(interval).UTC()
 }
 
-// run evaluates every slot once it is closed by ClickHouse's clock, until ctx ends or the lease
-// is found lost. Slots that passed while it could not evaluate are counted, never bunched:
-// the newest one is evaluated, and facts of the gap are found by it.
-func (e *evaluator) run(ctx context.Context, lease postgres.Lease, fired func()) error {
-	certain := false // whether e's states are those of the database
+// run evaluates every slot of the shards that this replica holds once it is closed by
+// ClickHouse's clock, until ctx ends. Slots that passed while nobody could evaluate are counted,
+// never bunched: the newest one is evaluated, and facts of the gap are found by it. wake is
+// called when the outbox may have rows.
+func (e *evaluator) run(ctx context.Context, wake func()) error {
+	var next time.Time // when a slot will be closed; zero: look now
 	for ctx.Err() == nil {
-		wait, err := time.Second, error(nil)
-		if !certain {
-			err = e.restore(ctx, lease)
-			certain = err == nil
+		grown, err := e.shards.balance(ctx)
+		if err == nil {
+			err = e.shards.restore(ctx)
 		}
-		if certain {
-			wait, err = e.turn(ctx, fired)
+		if grown { // their last owner may have left firings in the outbox, and a slot behind
+			wake()
+			next = time.Time{}
 		}
-		if errors.Is(err, postgres.ErrFenced) {
-			return err
+		if err == nil && len(e.shards.held) > 0 && !time.Now().Before(next) {
+			next, err = e.turn(ctx, wake)
 		}
-		if err != nil && ctx.Err() == nil {
+		wait := e.shards.terms.look
+		switch {
+		case err == nil && len(e.shards.held) > 0:
+			wait = max(min(wait, time.Until(next)), 10*time.Millisecond)
+		case err != nil && !errors.Is(err, postgres.ErrFenced) && ctx.Err() == nil:
 			e.metrics.slots.WithLabelValues("failed").Inc()
 			e.log.Warn("the slot was not evaluated, it is tried again", "event", "slot", "error", err.Error())
-			wait, certain = time.Second, false // a commit may have succeeded although its answer was lost
+			e.system.slotFailed(ctx, closedSlot(time.Now(), e.interval, e.delay), err)
+			e.shards.doubt()
 		}
 		pause(ctx, wait)
 	}
 	return nil
 }
 
-// turn evaluates the newest closed slot, if it was not evaluated yet, and tells how long to
-// wait for the next one.
-func (e *evaluator) turn(ctx context.Context, fired func()) (time.Duration, error) {
-	now, err := e.events.Now(ctx)
+// turn evaluates the newest closed slot for the shards that have not seen it yet, and tells when
+// the next one will be closed.
+func (e *evaluator) turn(ctx context.Context, wake func()) (next time.Time, err error) {
+	now, newest, err := e.events.Now(ctx)
 	if err != nil {
-		return 0, err
+		return time.Time{}, err
 	}
-	started := time.Now()
+	answered := time.Now()
 	slot := closedSlot(now, e.interval, e.delay)
-	if slot.After(e.lastSlot) {
-		if missed := slot.Sub(e.lastSlot)/e.interval - 1; missed > 0 && !e.lastSlot.IsZero() {
+	e.ingestion.observe(ctx, slot, newest)
+	if due, since := e.shards.due(slot); len(due) > 0 {
+		if missed := slot.Sub(since)/e.interval - 1; missed > 0 && !since.IsZero() {
 			e.metrics.missed.Add(float64(missed))
 		}
 		firings, err := e.evaluate(ctx, slot)
 		if err != nil {
-			return 0, err
+			return time.Time{}, err
 		}
+		e.system.slotEvaluated(ctx, slot)
 		if firings > 0 {
-			fired()
+			wake()
 		}
 	}
-	next := slot.Add(e.interval+e.delay).Sub(now) - time.Since(started)
-	return max(next, 10*time.Millisecond), nil
+	return answered.Add(slot.Add(e.interval + e.delay).Sub(now)), nil
 }

@@ -18,6 +18,7 @@ type Trigger struct {
 	Name            string          `db:"name"`
 	Enabled         bool            `db:"enabled"`
 	Config          json.RawMessage `db:"config"`
+	Filters         json.RawMessage `db:"filters"`
 	CooldownSeconds int             `db:"cooldown_seconds"`
 	NotifyResolved  bool            `db:"notify_resolved"`
 	Revision        int             `db:"revision"`
@@ -40,16 +41,16 @@ type State struct {
 }
 
 // The state of an earlier revision says nothing about this one. The evaluator writes a state
-// only when it changes: up to which slot the others were evaluated stands in its lease.
+// only when it changes: up to which slot the others were evaluated stands in the shard's lease.
 const selectTrigger = `
-	SELECT t.id, t.webhook_id, t.type, t.name, t.enabled, t.config, t.cooldown_seconds, t.notify_resolved,
+	SELECT t.id, t.webhook_id, t.type, t.name, t.enabled, t.config, t.filters, t.cooldown_seconds, t.notify_resolved,
 	       t.revision, t.revised_at, t.created_at, t.updated_at,
 	       CASE WHEN s.trigger_id IS NOT NULL THEN jsonb_build_object(
 	           'status', s.status, 'value', s.value, 'threshold', s.threshold, 'since', s.since,
 	           'last_evaluated_at', CASE WHEN t.enabled THEN greatest(s.last_evaluated_at, l.last_slot) ELSE s.last_evaluated_at END,
 	           'last_fired_at', s.last_fired_at, 'explanation', s.explanation) END AS state
 	FROM triggers t LEFT JOIN trigger_states s ON s.trigger_id = t.id AND s.revision = t.revision
-	     CROSS JOIN (SELECT max(last_slot) AS last_slot FROM evaluator_leases) l`
+	     LEFT JOIN evaluator_leases l ON l.shard = site_shard(t.site_id)`
 
 // Triggers reads a page of a webhook's triggers.
 func (s *Store) Triggers(ctx context.Context, siteID int64, webhookID string, page Page) ([]Trigger, Around, error) {
@@ -115,12 +116,12 @@ const (
 
 	// Triggers of one body get times of their own, so that they keep its order.
 	insertTrigger = `
-		INSERT INTO triggers (id, webhook_id, site_id, type, name, enabled, config, cooldown_seconds, notify_resolved, created_at, updated_at)
-		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, at, at FROM (SELECT now() + $10::integer * interval '1 microsecond' AS at)`
+		INSERT INTO triggers (id, webhook_id, site_id, type, name, enabled, config, filters, cooldown_seconds, notify_resolved, created_at, updated_at)
+		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, at, at FROM (SELECT now() + $11::integer * interval '1 microsecond' AS at)`
 
 	updateTrigger = `
-		UPDATE triggers SET type = $3, name = $4, enabled = $5, config = $6, cooldown_seconds = $7, notify_resolved = $8,
-		       revision = $9, revised_at = CASE WHEN revision < $9 THEN now() ELSE revised_at END, updated_at = now()
+		UPDATE triggers SET type = $3, name = $4, enabled = $5, config = $6, filters = $7, cooldown_seconds = $8, notify_resolved = $9,
+		       revision = $10, revised_at = CASE WHEN revision < $10 THEN now() ELSE revised_at END, updated_at = now()
 		WHERE webhook_id = $1 AND id = $2`
 )
 
@@ -138,9 +139,9 @@ func saveTriggers(ctx context.Context, tx pgx.Tx, w Webhook, current []Trigger) 
 		delete(existing, t.ID)
 		switch {
 		case !known:
-			batch.Queue(insertTrigger, t.ID, w.ID, w.SiteID, t.Type, t.Name, t.Enabled, t.Config, t.CooldownSeconds, t.NotifyResolved, i)
+			batch.Queue(insertTrigger, t.ID, w.ID, w.SiteID, t.Type, t.Name, t.Enabled, t.Config, t.Filters, t.CooldownSeconds, t.NotifyResolved, i)
 		case t.settings() != old.settings():
-			batch.Queue(updateTrigger, w.ID, t.ID, t.Type, t.Name, t.Enabled, t.Config, t.CooldownSeconds, t.NotifyResolved, t.Revision)
+			batch.Queue(updateTrigger, w.ID, t.ID, t.Type, t.Name, t.Enabled, t.Config, t.Filters, t.CooldownSeconds, t.NotifyResolved, t.Revision)
 		default:
 			continue
 		}
@@ -159,8 +160,8 @@ func saveTriggers(ctx context.Context, tx pgx.Tx, w Webhook, current []Trigger) 
 	return append(touched, gone...), wrap("save triggers", tx.SendBatch(ctx, batch).Close())
 }
 
-// settings is what can be compared with ==. A changed type or config raises the revision, so
-// that stands for them.
+// settings is what can be compared with ==. A changed type, config or filters raise the revision,
+// so that stands for them.
 func (t Trigger) settings() any {
 	return struct {
 		name                    string

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
@@ -20,12 +21,14 @@ import (
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/patience"
 )
 
-// Events reads Plausible's events_v2.
+// Events reads Plausible's events_v2 and sessions_v2.
 type Events struct {
-	conn        driver.Conn
-	observe     Observe
-	settings    clickhouse.Settings // of every query; nil before the user's rights are known
-	scrollDepth bool                // v3.0: the column exists
+	conn     driver.Conn
+	observe  Observe
+	settings clickhouse.Settings        // of every query; nil before the user's rights are known
+	columns  map[string]map[string]bool // by table: releases differ
+	sessions bool                       // sessions_v2 can be read
+	filters  compileFilters
 }
 
 // Observe is told of every query: its family, how long it took, and its error.
@@ -63,7 +66,7 @@ func (e *Events) Close() error { return e.conn.Close() }
 
 func (e *Events) await(ctx context.Context, options *clickhouse.Options) error {
 	err := patience.Await(ctx, func(ctx context.Context) error {
-		_, err := e.Now(ctx)
+		_, _, err := e.Now(ctx)
 		if refusal := new(clickhouse.Exception); errors.As(err, &refusal) { // the server is there; the probe explains the rest
 			return nil
 		}
@@ -77,28 +80,47 @@ func (e *Events) await(ctx context.Context, options *clickhouse.Options) error {
 
 func (e *Events) probe(ctx context.Context, database string, queryTimeout time.Duration) error {
 	var readonly uint64
-	err := e.query(ctx, "probe", nil, "SELECT toUInt64(getSetting('readonly'))", nil, func(rows driver.Rows) error { return rows.Scan(&readonly) })
+	err := e.query(ctx, "probe", nil, "SELECT toUInt64(getSetting('readonly'))", func(rows driver.Rows) error { return rows.Scan(&readonly) })
 	if err != nil {
 		return fmt.Errorf("probe PLAUSIBLE_CLICKHOUSE_URL: %w", err)
 	}
 	if e.settings, err = settings(readonly, queryTimeout); err != nil {
 		return err
 	}
-	const columns = `
-		SELECT countIf(name IN ('timestamp', 'name', 'site_id', 'user_id', 'session_id', 'pathname', 'referrer_source',
-		                        'country_code', 'meta.key', 'meta.value')) = 10 AS complete,
-		       countIf(name = 'scroll_depth') > 0
-		FROM system.columns WHERE database = currentDatabase() AND table = 'events_v2'`
-	var complete, scrollDepth bool
-	err = e.query(ctx, "probe", nil, columns, nil, func(rows driver.Rows) error { return rows.Scan(&complete, &scrollDepth) })
+	const columns = "SELECT table, name FROM system.columns WHERE database = currentDatabase() AND table IN ('events_v2', 'sessions_v2')"
+	e.columns = map[string]map[string]bool{"events_v2": {}, "sessions_v2": {}}
+	err = e.query(ctx, "probe", nil, columns, func(rows driver.Rows) error {
+		var table, name string
+		err := rows.Scan(&table, &name)
+		if err == nil {
+			e.columns[table][name] = true
+		}
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("probe PLAUSIBLE_CLICKHOUSE_URL: %w", err)
 	}
-	if !complete {
+	if !e.has("events_v2", "timestamp", "name", "site_id", "user_id", "session_id", "pathname", "referrer_source", "country_code", "meta.key", "meta.value") {
 		return fmt.Errorf("the ClickHouse database %q of PLAUSIBLE_CLICKHOUSE_URL is not Plausible's (v2.0 or later), or its user may not read it: events_v2 is missing or lacks columns", database)
 	}
-	e.scrollDepth = scrollDepth
+	e.sessions = e.has("sessions_v2", "timestamp", "start", "sign", "site_id", "user_id", "session_id", "is_bounce", "duration", "pageviews", "entry_page")
 	return nil
+}
+
+func (e *Events) has(table string, columns ...string) bool {
+	return !slices.ContainsFunc(columns, func(column string) bool { return !e.columns[table][column] })
+}
+
+// Describe tells what this release of Plausible has of what came later than v2.0.
+func (e *Events) Describe() string {
+	say := func(has bool) string {
+		if has {
+			return "yes"
+		}
+		return "no"
+	}
+	return fmt.Sprintf("scroll_depth: %s, acquisition_channel: %s, sessions_v2: %s",
+		say(e.has("events_v2", "scroll_depth")), say(e.has("events_v2", "acquisition_channel")), say(e.sessions))
 }
 
 // settings bound every query, by what the user's own readonly setting leaves to the client: ClickHouse
@@ -114,19 +136,30 @@ func settings(readonly uint64, queryTimeout time.Duration) (clickhouse.Settings,
 	return bounds, nil
 }
 
-// Now is the time of ClickHouse's clock, the one that counts: the evaluator's own may differ.
-func (e *Events) Now(ctx context.Context) (time.Time, error) {
-	var millis int64
-	err := e.query(ctx, "clock", nil, "SELECT toUnixTimestamp64Milli(now64(3))", nil, func(rows driver.Rows) error { return rows.Scan(&millis) })
-	return time.UnixMilli(millis).UTC(), err
+// Now is the time of ClickHouse's clock, the one that counts: the evaluator's own may differ. With
+// it comes the newest event of all sites, which ClickHouse knows without reading a row; zero if there
+// is none.
+func (e *Events) Now(ctx context.Context) (now, newest time.Time, err error) {
+	const statement = "SELECT toUnixTimestamp64Milli(now64(3)), toUnixTimestamp(max(timestamp)) FROM events_v2"
+	err = e.query(ctx, "clock", nil, statement, func(rows driver.Rows) error {
+		var millis int64
+		var last uint32
+		err := rows.Scan(&millis, &last)
+		now = time.UnixMilli(millis).UTC()
+		if last > 0 {
+			newest = instant(last)
+		}
+		return err
+	})
+	return now, newest, err
 }
 
 // query runs one statement with its external tables and calls scan for every row.
-func (e *Events) query(ctx context.Context, family string, tables []*ext.Table, statement string, parameters clickhouse.Parameters, scan func(driver.Rows) error) (err error) {
+func (e *Events) query(ctx context.Context, family string, tables []*ext.Table, statement string, scan func(driver.Rows) error) (err error) {
 	started := time.Now()
 	defer func() { e.observe(family, time.Since(started), err) }()
 
-	options := []clickhouse.QueryOption{clickhouse.WithParameters(parameters)}
+	var options []clickhouse.QueryOption
 	if e.settings != nil {
 		bounds := maps.Clone(e.settings)
 		bounds["log_comment"] = "plausible-webhooks/" + family
@@ -149,9 +182,4 @@ func (e *Events) query(ctx context.Context, family string, tables []*ext.Table, 
 		return fmt.Errorf("query %s: %w", family, err)
 	}
 	return nil
-}
-
-// span bounds a scan of events: from is inclusive, to is not.
-func span(from, to time.Time) clickhouse.Parameters {
-	return clickhouse.Parameters{"from": fmt.Sprint(from.Unix()), "to": fmt.Sprint(to.Unix())}
 }

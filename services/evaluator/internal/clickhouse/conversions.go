@@ -3,8 +3,9 @@ package clickhouse
 import (
 	"context"
 	"fmt"
-	"regexp"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,199 +15,152 @@ import (
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 )
 
-// Condition is what counts as a conversion, and since when.
-type Condition struct {
-	SiteID int64
-	Goal   trigger.Goal // resolved: without an id
-	From   time.Time    // inclusive
-	// Each asks for the conversions bucket by bucket, with fingerprints to tell them apart;
-	// otherwise for one number of the whole window.
-	Each bool
-}
-
-// Conversions is the answer to a Condition.
-type Conversions struct {
-	Count    int64 // for a scroll goal, of sessions
-	Visitors int64
-	Buckets  []trigger.Bucket // with Each: in order of time
-}
-
-// awayTime is after how long without reading that far a session counts again for a scroll goal
-// with Each: the pause that ends a session in Plausible too.
-const awayTime = 30 * time.Minute
-
-// How a path is matched.
-const (
-	anyPath = iota
-	exactPath
-	prefixPath
-	patternPath
-)
-
-// pathCondition translates a goal's page path. A path with * becomes Plausible's anchored
-// pattern, in which | stays an alternative; the usual "…*" at the end needs no pattern.
-func pathCondition(path string) (kind uint8, text string) {
-	switch {
-	case path == "":
-		return anyPath, ""
-	case !strings.Contains(path, "*"):
-		return exactPath, path
-	case !strings.Contains(path, "|") && strings.Index(path, "*") == len(strings.TrimRight(path, "*")):
-		return prefixPath, strings.TrimRight(path, "*")
-	}
-	pattern := strings.ReplaceAll(regexp.QuoteMeta(path), `\|`, `|`)
-	pattern = strings.ReplaceAll(pattern, `\*\*`, `.*`)
-	return patternPath, "^" + strings.ReplaceAll(pattern, `\*`, `.*`) + "$"
-}
-
-// noScroll marks a condition that is none of scrolling: greater than every depth.
+// noScroll marks a goal that is none of scrolling: greater than every depth.
 const noScroll = 101
 
-// conditionsTable has a row for each condition; wanted, where given, holds the fingerprints
-// whose conversions are asked for.
-func conditionsTable(conditions []Condition, wanted [][]uint64) (*ext.Table, error) {
-	table, err := ext.NewTable("conditions",
-		ext.Column("no", "UInt32"), ext.Column("site_id", "UInt64"), ext.Column("name", "String"),
-		ext.Column("path_kind", "UInt8"), ext.Column("path", "String"), ext.Column("scroll", "UInt8"),
-		ext.Column("prop_keys", "Array(String)"), ext.Column("prop_values", "Array(String)"),
-		ext.Column("each", "UInt8"), ext.Column("from_time", "UInt32"), ext.Column("read_from", "UInt32"),
-		ext.Column("wanted", "Array(UInt64)"))
-	if err != nil {
-		return nil, fmt.Errorf("table of conditions: %w", err)
-	}
-	for no, c := range conditions {
-		kind, path := pathCondition(c.Goal.PagePath)
-		name, scroll := c.Goal.EventName, uint8(noScroll)
-		switch {
-		case c.Goal.Scroll():
-			name, scroll = "engagement", uint8(*c.Goal.ScrollThreshold)
-		case name == "":
-			name = "pageview"
-		}
-		keys, values := make([]string, 0, len(c.Goal.CustomProps)), make([]string, 0, len(c.Goal.CustomProps))
-		for key, value := range c.Goal.CustomProps {
-			keys, values = append(keys, key), append(values, value)
-		}
-		var each uint8
-		if c.Each {
-			each = 1
-		}
-		var fingerprints []uint64
-		if wanted != nil {
-			fingerprints = wanted[no]
-		}
-		if err := table.Append(uint32(no), uint64(c.SiteID), name, kind, path, scroll, keys, values,
-			each, uint32(c.From.Unix()), uint32(c.readFrom().Unix()), fingerprints); err != nil {
-			return nil, fmt.Errorf("table of conditions: %w", err)
-		}
-	}
-	return table, nil
+// goal is what an event must be to be a conversion.
+type goal struct {
+	name         string
+	pathKind     uint8
+	path         string
+	scroll       uint8
+	keys, values []string
 }
 
-// readFrom is where the events that a condition needs begin: a session that already read that
-// far before the window is not new in it.
-func (c Condition) readFrom() time.Time {
-	if c.Each && c.Goal.Scroll() {
-		return c.From.Add(-awayTime)
-	}
-	return c.From
+// goalSet is the distinct goals of one query. A batch has a goal in every cohort, or in none.
+type goalSet struct {
+	pointers map[*trigger.Goal]uint32 // most questions share a trigger's goal
+	nos      map[string]uint32
+	list     []goal
 }
 
-// matching selects the events that meet a condition, grouped to what counts once: with "each" a
-// row by its fingerprint, for a scroll goal a session, else a visitor. %s is the scroll depth's
-// expression and further columns.
-const matching = `
-	SELECT c.no AS no, any(c.each) AS each, any(c.from_time) AS from_time,
-	       multiIf(c.scroll <= 100, e.session_id, c.each = 1, e.fingerprint, e.user_id) AS counted_once,
-	       toUnixTimestamp(min(e.timestamp)) AS at,
-	       if(any(c.scroll) <= 100, 1, count()) AS n,
-	       any(e.user_id) AS user_id%[2]s
-	FROM (
-		SELECT site_id, name, timestamp, user_id, session_id, pathname, referrer_source, country_code,
-		       meta.key AS keys, meta.value AS vals, %[1]s AS depth,
-		       cityHash64(timestamp, user_id, session_id, pathname, meta.key, meta.value) AS fingerprint
-		FROM events_v2
-		WHERE site_id IN (SELECT site_id FROM conditions) AND name IN (SELECT name FROM conditions)
-		  AND timestamp >= toDateTime({from:UInt32}) AND timestamp < toDateTime({to:UInt32})
-	) AS e
-	INNER JOIN conditions AS c ON e.site_id = c.site_id AND e.name = c.name
-	WHERE toUnixTimestamp(e.timestamp) >= c.read_from
-	  AND multiIf(c.path_kind = 0, true, c.path_kind = 1, e.pathname = c.path, c.path_kind = 2, startsWith(e.pathname, c.path), match(e.pathname, c.path))
-	  AND (c.scroll > 100 OR (e.depth <= 100 AND e.depth >= c.scroll))
-	  AND arrayAll((k, v) -> has(e.keys, k) AND e.vals[indexOf(e.keys, k)] = v, c.prop_keys, c.prop_values)
-	GROUP BY no, counted_once`
+func (s *goalSet) any() bool { return len(s.list) > 0 }
 
-func (e *Events) matching(columns string) string {
-	depth := "toUInt8(255)" // what a row without the measurement has
-	if e.scrollDepth {
-		depth = "scroll_depth"
+func (s *goalSet) add(g *trigger.Goal) uint32 {
+	if g == nil {
+		return 0
 	}
-	return fmt.Sprintf(matching, depth, columns)
+	if no, known := s.pointers[g]; known {
+		return no
+	}
+	if s.nos == nil {
+		s.pointers, s.nos = map[*trigger.Goal]uint32{}, map[string]uint32{}
+	}
+	key := goalKey(*g)
+	no, known := s.nos[key]
+	if !known {
+		no = uint32(len(s.list))
+		s.nos[key], s.list = no, append(s.list, newGoal(*g))
+	}
+	s.pointers[g] = no
+	return no
 }
 
-func earliestRead(conditions []Condition) time.Time {
-	first := conditions[0].readFrom()
-	for _, c := range conditions {
-		if from := c.readFrom(); from.Before(first) {
-			first = from
+func newGoal(g trigger.Goal) goal {
+	kind, path := pathCondition(g.PagePath)
+	made := goal{name: g.EventName, pathKind: kind, path: path, scroll: noScroll, keys: []string{}, values: []string{}}
+	switch {
+	case g.Scroll():
+		made.name, made.scroll = "engagement", uint8(*g.ScrollThreshold)
+	case g.EventName == "":
+		made.name = "pageview"
+	}
+	for _, key := range slices.Sorted(maps.Keys(g.CustomProps)) {
+		made.keys, made.values = append(made.keys, key), append(made.values, g.CustomProps[key])
+	}
+	return made
+}
+
+func goalKey(g trigger.Goal) string {
+	var b strings.Builder
+	for _, text := range []string{g.EventName, g.PagePath} {
+		b.WriteString(strconv.Quote(text))
+	}
+	if g.Scroll() {
+		b.WriteString(strconv.Itoa(*g.ScrollThreshold))
+	}
+	for _, key := range slices.Sorted(maps.Keys(g.CustomProps)) {
+		b.WriteString(strconv.Quote(key) + strconv.Quote(g.CustomProps[key]))
+	}
+	return b.String()
+}
+
+// columns are those of the table of goals, g, that condition needs of c.
+func (s *goalSet) columns() string {
+	return "g.name AS name, g.path_kind AS path_kind, g.path AS path, g.scroll AS scroll, g.keys AS keys, g.texts AS texts"
+}
+
+// condition is on e, an event with the goal's name, and c, and needs these columns of events. What no
+// goal has is not looked at.
+func (s *goalSet) condition(e *Events) (columns []string, condition string) {
+	condition = "1"
+	if slices.ContainsFunc(s.list, func(g goal) bool { return g.pathKind != anyPath }) {
+		columns = append(columns, "pathname")
+		condition += fmt.Sprintf(" AND multiIf(c.path_kind = %d, 1, c.path_kind = %d, e.pathname = c.path, c.path_kind = %d, startsWith(e.pathname, c.path), match(e.pathname, c.path))",
+			anyPath, exactPath, prefixPath)
+	}
+	if slices.ContainsFunc(s.list, func(g goal) bool { return g.scroll != noScroll }) {
+		depth := "toUInt8(255)" // what a row without the measurement has
+		if e.has("events_v2", "scroll_depth") {
+			depth = "scroll_depth"
 		}
+		columns = append(columns, depth+" AS depth")
+		condition += " AND (c.scroll > 100 OR (e.depth <= 100 AND e.depth >= c.scroll))"
 	}
-	return first
+	if slices.ContainsFunc(s.list, func(g goal) bool { return len(g.keys) > 0 }) {
+		columns = append(columns, "meta.key AS prop_keys", "meta.value AS prop_values")
+		condition += " AND arrayAll((k, v) -> has(e.prop_keys, k) AND e.prop_values[indexOf(e.prop_keys, k)] = v, c.keys, c.texts)"
+	}
+	return columns, condition
 }
 
-// Conversions counts what meets each condition before "to". Buckets are as long as the interval
-// and aligned to it, but for the first, which starts at the condition's From. The result has
-// the order of the conditions.
-func (e *Events) Conversions(ctx context.Context, conditions []Condition, to time.Time, interval time.Duration) ([]Conversions, error) {
+func (s *goalSet) table() (*ext.Table, error) {
+	columns := []column{{"goal", "UInt32"}, {"name", "String"}, {"path_kind", "UInt8"}, {"path", "String"}, {"scroll", "UInt8"}, {"keys", "Array(String)"}, {"texts", "Array(String)"}}
+	return externalTable("goals", len(s.list), columns, func(no int) []any {
+		g := s.list[no]
+		return []any{uint32(no), g.name, g.pathKind, g.path, g.scroll, g.keys, g.values}
+	})
+}
+
+func (e *Events) askConversions(ctx context.Context, b *batch) error {
+	return e.measure(ctx, "conversions", b, b.matched(b.eventsOf("1")))
+}
+
+// awaySeconds is after how long without reading that far a session counts again for a scroll goal
+// in buckets: the pause that ends a session in Plausible too.
+const awaySeconds = 30 * 60
+
+// askScrolls finds the sessions that reached a scroll goal: when first, since awaySeconds before the
+// window. A session that already read that far before the window is not new in it.
+func (e *Events) askScrolls(ctx context.Context, b *batch) error {
+	b.wanted |= wantVisits
 	statement := fmt.Sprintf(`
-		SELECT no, each, if(each = 1, greatest(intDiv(at, {interval:UInt32}) * {interval:UInt32}, from_time), 0) AS bucket,
-		       sum(n), uniq(user_id), groupArray(%d)(if(each = 1, (counted_once, toUInt32(n)), (toUInt64(0), toUInt32(0)))) AS members
-		FROM (%s)
-		WHERE at >= from_time
-		GROUP BY no, each, bucket
-		ORDER BY no, bucket`, trigger.FingerprintCap, e.matching(""))
-	table, err := conditionsTable(conditions, nil)
+		SELECT w.no AS no, toUInt32(%s) AS bucket, count(), groupArray(%d)(r.session_id)
+		FROM (
+			SELECT w.no AS reached, m.session_id AS session_id, min(m.at) AS first
+			FROM (%s
+			) AS m
+			INNER JOIN windows AS w ON m.cohort = w.cohort
+			WHERE m.at + %d >= w.from_time AND m.at < w.to_time
+			GROUP BY reached, session_id
+		) AS r
+		INNER JOIN windows AS w ON r.reached = w.no
+		WHERE r.first >= w.from_time
+		GROUP BY no, bucket`, b.bucket("r.first"), trigger.FingerprintCap, b.matched(b.eventsOf("1")), awaySeconds)
+	tables, err := b.tables(b.windowsTable(nil, nil))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	parameters := span(earliestRead(conditions), to)
-	parameters["interval"] = fmt.Sprint(int(interval.Seconds()))
-	answers := make([]Conversions, len(conditions))
-	err = e.query(ctx, "conversions", []*ext.Table{table}, statement, parameters, func(rows driver.Rows) error {
+	return e.query(ctx, "scrolls", tables, statement, func(rows driver.Rows) error {
 		var no uint32
-		var each uint8
-		var bucket, n, visitors uint64
-		var members [][]any
-		if err := rows.Scan(&no, &each, &bucket, &n, &visitors, &members); err != nil {
+		var m measured
+		if err := rows.Scan(&no, &m.start, &m.events, &m.fingerprints); err != nil {
 			return err
 		}
-		answer := &answers[no]
-		answer.Count += int64(n)
-		answer.Visitors += int64(visitors)
-		if each == 1 {
-			answer.Buckets = append(answer.Buckets, trigger.Bucket{
-				Start: time.Unix(int64(bucket), 0).UTC(), Count: int64(n), Fingerprints: fingerprints(members),
-			})
-		}
+		slices.Sort(m.fingerprints)
+		b.results[no].buckets = append(b.results[no].buckets, m)
 		return nil
 	})
-	return answers, err
-}
-
-// fingerprints repeats each member as often as it occurs, up to the cap.
-func fingerprints(members [][]any) []uint64 {
-	var all []uint64
-	for _, member := range members {
-		fingerprint, times := member[0].(uint64), member[1].(uint32)
-		for range times {
-			if len(all) == trigger.FingerprintCap {
-				break
-			}
-			all = append(all, fingerprint)
-		}
-	}
-	slices.Sort(all)
-	return all
 }
 
 // ListedConversions is how many conversions a firing lists.
@@ -221,25 +175,66 @@ type Conversion struct {
 	Props   map[string]string
 }
 
-// List reads the conversions with the wanted fingerprints, the newest first, up to
-// ListedConversions for each condition.
-func (e *Events) List(ctx context.Context, conditions []Condition, wanted [][]uint64, to time.Time) ([][]Conversion, error) {
-	statement := fmt.Sprintf(`
-		SELECT no, at, counted_once, page, source, country, keys, vals
-		FROM (%s)
-		WHERE has(wanted, counted_once) AND at >= from_time
-		ORDER BY no, at DESC, counted_once
-		LIMIT %d BY no`, e.matching(`,
-	       any(c.wanted) AS wanted,
-	       argMin(e.pathname, e.timestamp) AS page, argMin(e.referrer_source, e.timestamp) AS source,
-	       toString(argMin(e.country_code, e.timestamp)) AS country,
-	       argMin(e.keys, e.timestamp) AS keys, argMin(e.vals, e.timestamp) AS vals`), ListedConversions)
-	table, err := conditionsTable(conditions, wanted)
-	if err != nil {
-		return nil, err
+// List reads the conversions with the wanted fingerprints, which AskEach told, the newest first, up
+// to ListedConversions for each question. It takes one query, and one more for scroll goals.
+func (e *Events) List(ctx context.Context, questions []Question, wanted [][]uint64) ([][]Conversion, error) {
+	lists := make([][]Conversion, len(questions))
+	for _, scroll := range []bool{false, true} {
+		b, of := newBatch(e), []int{}
+		for i, q := range questions {
+			w := window{from: seconds(q.Window.From), to: seconds(q.Window.To), step: unbroken, least: int64(i)} // each question a window of its own
+			if q.Goal == nil || q.Goal.Scroll() != scroll || e.Lacks(q.Question) != "" || w.from >= w.to {
+				continue
+			}
+			readFrom, wants := w.from, wantFingerprints
+			if scroll {
+				readFrom, wants = w.from-min(w.from, awaySeconds), wantVisits
+			}
+			b.add(q, readFrom, w, wants)
+			of = append(of, i)
+		}
+		if len(of) == 0 {
+			continue
+		}
+		if err := e.list(ctx, b, scroll, of, wanted, lists); err != nil {
+			return nil, err
+		}
 	}
-	lists := make([][]Conversion, len(conditions))
-	err = e.query(ctx, "list", []*ext.Table{table}, statement, span(earliestRead(conditions), to), func(rows driver.Rows) error {
+	return lists, nil
+}
+
+func (e *Events) list(ctx context.Context, b *batch, scroll bool, of []int, wanted [][]uint64, lists [][]Conversion) error {
+	table, err := b.windowsTable([]column{{"wanted", "Array(UInt64)"}}, func(no int) []any { return []any{wanted[of[no]]} })
+	tables, err := b.tables(table, err)
+	if err != nil {
+		return err
+	}
+	read := b.eventsOf("1")
+	read.columns = append(read.columns, "pathname", "meta.key AS prop_keys", "meta.value AS prop_values", "referrer_source", "country_code")
+	row := "e.pathname AS page, e.referrer_source AS source, toString(e.country_code) AS country, e.prop_keys AS keys, e.prop_values AS texts"
+	read.out = append(read.out, row)
+	slices.Sort(read.columns)
+	read.columns = slices.Compact(read.columns)
+	id, times := "fingerprint", "m.at >= w.from_time"
+	if scroll {
+		id, times = "session_id", fmt.Sprintf("m.at + %d >= w.from_time", awaySeconds)
+	}
+	statement := fmt.Sprintf(`
+		SELECT no, first, id, page, source, country, keys, texts
+		FROM (
+			SELECT w.no AS no, m.%[1]s AS id, any(w.from_time) AS since, min(m.at) AS first,
+			       argMin(m.page, m.at) AS page, argMin(m.source, m.at) AS source, argMin(m.country, m.at) AS country,
+			       argMin(m.keys, m.at) AS keys, argMin(m.texts, m.at) AS texts
+			FROM (%[2]s
+			) AS m
+			INNER JOIN windows AS w ON m.cohort = w.cohort
+			WHERE %[3]s AND m.at < w.to_time AND has(w.wanted, m.%[1]s)
+			GROUP BY no, id
+		)
+		WHERE first >= since
+		ORDER BY no, first DESC, id
+		LIMIT %[4]d BY no`, id, b.matched(read), times, ListedConversions)
+	return e.query(ctx, "list", tables, statement, func(rows driver.Rows) error {
 		var no, at uint32
 		var fingerprint uint64
 		var c Conversion
@@ -247,7 +242,7 @@ func (e *Events) List(ctx context.Context, conditions []Condition, wanted [][]ui
 		if err := rows.Scan(&no, &at, &fingerprint, &c.Page, &c.Source, &c.Country, &keys, &values); err != nil {
 			return err
 		}
-		c.At = time.Unix(int64(at), 0).UTC()
+		c.At = instant(at)
 		c.Country = strings.Trim(c.Country, "\x00") // unknown is two NUL bytes
 		for i, key := range keys {
 			if c.Props == nil {
@@ -255,12 +250,12 @@ func (e *Events) List(ctx context.Context, conditions []Condition, wanted [][]ui
 			}
 			c.Props[key] = values[i]
 		}
-		for _, f := range wanted[no] { // equal rows of one second share a fingerprint: each is listed
-			if f == fingerprint && len(lists[no]) < ListedConversions {
-				lists[no] = append(lists[no], c)
+		i := of[no]
+		for _, f := range wanted[i] { // equal rows of one second share a fingerprint: each is listed
+			if f == fingerprint && len(lists[i]) < ListedConversions {
+				lists[i] = append(lists[i], c)
 			}
 		}
 		return nil
 	})
-	return lists, err
 }

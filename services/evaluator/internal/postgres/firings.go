@@ -23,12 +23,15 @@ func firingColumns(firings []trigger.Firing) []any {
 	return []any{ids, slots, sites, webhooks, triggers, triggerTypes, types, payloads, traces}
 }
 
-// Unpublished reads firings of the outbox that wait for JetStream, the oldest first.
-func (s *Store) Unpublished(ctx context.Context, limit int) ([]trigger.Firing, error) {
+// Unpublished reads firings of the owner's shards that wait in the outbox for JetStream, the
+// oldest first.
+func (s *Store) Unpublished(ctx context.Context, owner string, limit int) ([]trigger.Firing, error) {
 	const statement = `
 		SELECT id, slot, site_id, webhook_id, trigger_id, trigger_type, type, payload, trace_context
-		FROM firings WHERE published_at IS NULL ORDER BY slot, id LIMIT $1`
-	rows, err := s.pool.Query(ctx, statement, limit)
+		FROM firings
+		WHERE published_at IS NULL AND site_shard(site_id) IN (SELECT shard FROM evaluator_leases WHERE owner = $1)
+		ORDER BY slot, id LIMIT $2`
+	rows, err := s.pool.Query(ctx, statement, owner, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read the outbox: %w", err)
 	}

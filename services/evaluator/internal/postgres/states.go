@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -11,44 +13,106 @@ import (
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 )
 
-// States reads where every trigger stands.
-func (s *Store) States(ctx context.Context) (map[string]trigger.State, error) {
-	const statement = `
-		SELECT trigger_id, revision, status, value, threshold, since, last_evaluated_at, last_fired_at, explanation, machine
-		FROM trigger_states`
-	rows, err := s.pool.Query(ctx, statement)
-	if err != nil {
-		return nil, fmt.Errorf("read states: %w", err)
-	}
-	states := map[string]trigger.State{}
-	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (struct{}, error) {
-		var id string
-		var state trigger.State
-		var lastFired *time.Time
-		err := row.Scan(&id, &state.Revision, &state.Status, &state.Value, &state.Threshold, &state.Since, &state.LastSlot, &lastFired, &state.Explanation, &state.Machine)
-		state.Since, state.LastSlot = state.Since.UTC(), state.LastSlot.UTC()
-		if lastFired != nil {
-			state.LastFiredAt = lastFired.UTC()
+// Standing is how far a shard was evaluated.
+type Standing struct {
+	LastSlot time.Time                // the newest slot evaluated by anyone; zero: none yet
+	States   map[string]trigger.State // of its triggers
+}
+
+// Standings reads how far the leases' shards are, by shard. A shard that has another owner by
+// now is missing. A commit of the same owner that still runs, because its answer was lost, is
+// waited for.
+func (s *Store) Standings(ctx context.Context, leases []Lease) (standings map[int]Standing, err error) {
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if standings, err = lockStandings(ctx, tx, leases); err != nil {
+			return err
 		}
-		states[id] = state
-		return struct{}{}, err
+		return readStates(ctx, tx, standings)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read states: %w", err)
 	}
-	return states, nil
+	return standings, nil
+}
+
+func lockStandings(ctx context.Context, tx pgx.Tx, leases []Lease) (map[int]Standing, error) {
+	const statement = `
+		SELECT shard, last_slot FROM evaluator_leases
+		WHERE (shard, owner, epoch) IN (SELECT * FROM unnest($1::int[], $2::text[], $3::bigint[])) FOR UPDATE`
+	rows, err := tx.Query(ctx, statement, leaseColumns(leases)...)
+	if err != nil {
+		return nil, err
+	}
+	standings := map[int]Standing{}
+	var shard int
+	var lastSlot *time.Time
+	_, err = pgx.ForEachRow(rows, []any{&shard, &lastSlot}, func() error {
+		standing := Standing{States: map[string]trigger.State{}}
+		if lastSlot != nil {
+			standing.LastSlot = lastSlot.UTC()
+		}
+		standings[shard] = standing
+		return nil
+	})
+	return standings, err
+}
+
+func readStates(ctx context.Context, tx pgx.Tx, standings map[int]Standing) error {
+	const statement = `
+		SELECT site_shard(t.site_id), s.trigger_id, s.revision, s.status, s.value, s.threshold, s.since,
+		       s.last_evaluated_at, s.last_fired_at, s.explanation, s.machine
+		FROM trigger_states s JOIN triggers t ON t.id = s.trigger_id WHERE site_shard(t.site_id) = ANY ($1)`
+	rows, err := tx.Query(ctx, statement, slices.Collect(maps.Keys(standings)))
+	if err != nil {
+		return err
+	}
+	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (struct{}, error) {
+		var shard int
+		var id string
+		var state trigger.State
+		var lastFired *time.Time
+		err := row.Scan(&shard, &id, &state.Revision, &state.Status, &state.Value, &state.Threshold, &state.Since,
+			&state.LastSlot, &lastFired, &state.Explanation, &state.Machine)
+		state.Since, state.LastSlot = state.Since.UTC(), state.LastSlot.UTC()
+		if lastFired != nil {
+			state.LastFiredAt = lastFired.UTC()
+		}
+		if err == nil {
+			standings[shard].States[id] = state
+		}
+		return struct{}{}, err
+	})
+	return err
+}
+
+// State is where a trigger stands after a slot.
+type State struct {
+	TriggerID string
+	SiteID    int64
+	trigger.State
 }
 
 // Result is what a slot came to.
 type Result struct {
-	Lease   Lease
+	Leases  []Lease // of the shards that were evaluated
 	Slot    time.Time
-	States  map[string]trigger.State // those that changed, by trigger
+	States  []State // those that changed
 	Firings []trigger.Firing
 }
 
+// of is the part of a result that belongs to some shards.
+func (r Result) of(shards []int) Result {
+	r.Leases = slices.DeleteFunc(slices.Clone(r.Leases), func(l Lease) bool { return !slices.Contains(shards, l.Shard) })
+	r.States = slices.DeleteFunc(slices.Clone(r.States), func(s State) bool { return !slices.Contains(shards, ShardOf(s.SiteID)) })
+	r.Firings = slices.DeleteFunc(slices.Clone(r.Firings), func(f trigger.Firing) bool { return !slices.Contains(shards, ShardOf(f.SiteID)) })
+	return r
+}
+
 const (
-	fence = `UPDATE evaluator_leases SET last_slot = $4 WHERE shard = $1 AND owner = $2 AND epoch = $3`
+	fence = `
+		UPDATE evaluator_leases SET last_slot = $4
+		WHERE (shard, owner, epoch) IN (SELECT * FROM unnest($1::int[], $2::text[], $3::bigint[]))
+		RETURNING shard`
 
 	upsertStates = `
 		INSERT INTO trigger_states (trigger_id, revision, status, value, threshold, since, last_evaluated_at, last_fired_at, explanation, machine)
@@ -63,53 +127,69 @@ const (
 		ON CONFLICT (id, slot) DO NOTHING`
 )
 
-// Commit writes the changed states and the firings of a slot in one transaction of one round
-// trip, fenced by the lease's epoch. It returns ErrFenced, and writes nothing, if the lease
-// has another owner by now.
-func (s *Store) Commit(ctx context.Context, r Result) error {
-	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		// The update locks the lease's row: who takes it over waits for this commit.
-		tag, err := tx.Exec(ctx, fence, r.Lease.Shard, r.Lease.Owner, r.Lease.Epoch, r.Slot)
+// Commit writes the changed states and the firings of a slot in one transaction, fenced by the
+// epochs of the leases, and returns what it has written: the part of the shards that still have
+// this owner. If none has, it writes nothing and returns ErrFenced.
+func (s *Store) Commit(ctx context.Context, r Result) (written Result, err error) {
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		// The update locks the leases' rows: who wants to take them over waits for this commit.
+		rows, err := tx.Query(ctx, fence, append(leaseColumns(r.Leases), r.Slot)...)
 		if err != nil {
 			return fmt.Errorf("commit slot: %w", err)
 		}
-		if tag.RowsAffected() == 0 {
-			return ErrFenced
-		}
-		batch := &pgx.Batch{}
-		if len(r.States) > 0 {
-			arguments, err := stateColumns(r.States)
-			if err != nil {
-				return err
-			}
-			batch.Queue(upsertStates, arguments...)
-		}
-		if len(r.Firings) > 0 {
-			batch.Queue(insertFirings, firingColumns(r.Firings)...)
-		}
-		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		held, err := pgx.CollectRows(rows, pgx.RowTo[int])
+		if err != nil {
 			return fmt.Errorf("commit slot: %w", err)
 		}
-		return nil
+		if len(held) == 0 {
+			return ErrFenced
+		}
+		written = r
+		if len(held) < len(r.Leases) {
+			written = r.of(held)
+		}
+		return write(ctx, tx, written)
 	})
+	if err != nil {
+		return Result{}, err
+	}
+	return written, nil
 }
 
-func stateColumns(states map[string]trigger.State) ([]any, error) {
+func write(ctx context.Context, tx pgx.Tx, r Result) error {
+	batch := &pgx.Batch{}
+	if len(r.States) > 0 {
+		arguments, err := stateColumns(r.States)
+		if err != nil {
+			return err
+		}
+		batch.Queue(upsertStates, arguments...)
+	}
+	if len(r.Firings) > 0 {
+		batch.Queue(insertFirings, firingColumns(r.Firings)...)
+	}
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("commit slot: %w", err)
+	}
+	return nil
+}
+
+func stateColumns(states []State) ([]any, error) {
 	n := len(states)
 	ids, revisions, statuses := make([]string, 0, n), make([]int32, 0, n), make([]string, 0, n)
 	values, thresholds := make([]*float64, 0, n), make([]*float64, 0, n)
 	since, slots, fired := make([]time.Time, 0, n), make([]time.Time, 0, n), make([]*time.Time, 0, n)
 	explanations, machines := make([]string, 0, n), make([]string, 0, n)
-	for id, state := range states {
+	for _, state := range states {
 		machine, err := json.Marshal(state.Machine)
 		if err != nil {
-			return nil, fmt.Errorf("encode the state of trigger %s: %w", id, err)
+			return nil, fmt.Errorf("encode the state of trigger %s: %w", state.TriggerID, err)
 		}
 		var lastFired *time.Time
 		if !state.LastFiredAt.IsZero() {
 			lastFired = &state.LastFiredAt
 		}
-		ids, revisions, statuses = append(ids, id), append(revisions, int32(state.Revision)), append(statuses, string(state.Status))
+		ids, revisions, statuses = append(ids, state.TriggerID), append(revisions, int32(state.Revision)), append(statuses, string(state.Status))
 		values, thresholds = append(values, state.Value), append(thresholds, state.Threshold)
 		since, slots, fired = append(since, state.Since), append(slots, state.LastSlot), append(fired, lastFired)
 		explanations, machines = append(explanations, state.Explanation), append(machines, string(machine))

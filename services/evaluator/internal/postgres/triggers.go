@@ -13,7 +13,7 @@ import (
 )
 
 const selectTriggers = `
-	SELECT id, webhook_id, site_id, type, name, config, cooldown_seconds, notify_resolved, revision, revised_at
+	SELECT id, webhook_id, site_id, type, name, config, filters, cooldown_seconds, notify_resolved, revision, revised_at
 	FROM triggers WHERE enabled`
 
 // Unreadable is a stored trigger that this program cannot evaluate, as one of a type that a
@@ -33,17 +33,18 @@ func (s *Store) Triggers(ctx context.Context) ([]trigger.Trigger, []Unreadable, 
 	var triggers []trigger.Trigger
 	var unreadable []Unreadable
 	var t trigger.Trigger
-	var config json.RawMessage
+	var config, filters json.RawMessage
 	var cooldown int64
 	_, err = pgx.ForEachRow(rows, []any{
-		&t.ID, &t.WebhookID, &t.SiteID, &t.Type, &t.Name, &config, &cooldown, &t.Options.NotifyResolved, &t.Revision, &t.RevisedAt,
+		&t.ID, &t.WebhookID, &t.SiteID, &t.Type, &t.Name, &config, &filters, &cooldown, &t.Options.NotifyResolved, &t.Revision, &t.RevisedAt,
 	}, func() error {
 		parsed, problems := trigger.Parse(t.Type, config)
-		if len(problems) > 0 {
+		passing, faults := trigger.ParseFilters(filters)
+		if problems = append(problems, faults...); len(problems) > 0 {
 			unreadable = append(unreadable, Unreadable{ID: t.ID, Problems: problems})
 			return nil
 		}
-		t.Config, t.Options.Cooldown = parsed, time.Duration(cooldown)*time.Second
+		t.Config, t.Options.Filters, t.Options.Cooldown = parsed, passing, time.Duration(cooldown)*time.Second
 		t.RevisedAt = t.RevisedAt.UTC()
 		triggers = append(triggers, t)
 		return nil

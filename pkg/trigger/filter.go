@@ -1,0 +1,263 @@
+package trigger
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
+)
+
+// Filters is a list of conditions that all must hold, in the grammar of Plausible's Stats API v2:
+// ["is", "visit:country", ["EE"]], with "and", "or" and "not" around others. It is comparable by
+// its canonical text.
+type Filters struct {
+	canonical string // a JSON list; empty: none
+}
+
+// Filter is a condition on an event: one of the two forms.
+type Filter struct {
+	// A comparison of a dimension with values, of which one must fit.
+	Operator      string // is, contains, matches, matches_wildcard: the negations are Not
+	Dimension     string // as in the Stats API: event:page, visit:country, event:props:plan
+	Values        []string
+	CaseSensitive bool
+	Not           bool // also of the second form
+
+	// A combination, where it is not empty.
+	Any bool // one of them must hold; otherwise all
+	Of  []Filter
+}
+
+// Empty tells whether every event passes.
+func (f Filters) Empty() bool { return f.canonical == "" }
+
+// String is the canonical JSON.
+func (f Filters) String() string {
+	if f.Empty() {
+		return "[]"
+	}
+	return f.canonical
+}
+
+// MarshalJSON implements json.Marshaler.
+func (f Filters) MarshalJSON() ([]byte, error) { return []byte(f.String()), nil }
+
+// List parses the filters, all of which must hold.
+func (f Filters) List() []Filter {
+	if f.Empty() {
+		return nil
+	}
+	var problems []strict.Problem
+	return readFilters("", json.RawMessage(f.canonical), 0, &problems)
+}
+
+// Dimensions are those that the filters look at, each once, in alphabetical order.
+func (f Filters) Dimensions() []string {
+	var found []string
+	var walk func([]Filter)
+	walk = func(list []Filter) {
+		for _, one := range list {
+			if one.Dimension != "" {
+				found = append(found, one.Dimension)
+			}
+			walk(one.Of)
+		}
+	}
+	walk(f.List())
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+// The limits of filters: generous for people, bounded for the shared queries.
+const (
+	maxFilters      = 10
+	maxFilterDepth  = 4
+	maxFilterValues = 100
+)
+
+// filterDimensions are those that an event itself knows. Of the Stats API's they leave out goals,
+// which triggers name themselves, entry and exit pages, which events do not have, and the names of
+// countries, regions and cities, which Plausible's own filters do not use either.
+var filterDimensions = []string{
+	"event:page", "event:hostname", "event:name",
+	"visit:source", "visit:channel", "visit:referrer", "visit:utm_medium", "visit:utm_source", "visit:utm_campaign",
+	"visit:utm_content", "visit:utm_term", "visit:device", "visit:browser", "visit:browser_version", "visit:os",
+	"visit:os_version", "visit:country", "visit:region", "visit:city",
+}
+
+// ParseFilters reads a trigger's filters and reports every problem with fields that start at "filters".
+func ParseFilters(raw json.RawMessage) (Filters, []strict.Problem) {
+	var problems []strict.Problem
+	if len(raw) == 0 || string(raw) == "null" {
+		return Filters{}, nil
+	}
+	list := readFilters("filters", raw, 0, &problems)
+	if len(problems) > 0 {
+		return Filters{}, problems
+	}
+	return filtersOf(list), nil
+}
+
+func filtersOf(list []Filter) Filters {
+	if len(list) == 0 {
+		return Filters{}
+	}
+	parts := make([]any, len(list))
+	for i, f := range list {
+		parts[i] = f.grammar()
+	}
+	canonical, err := json.Marshal(parts)
+	if err != nil { // texts and lists: nothing that cannot be encoded
+		panic(err)
+	}
+	return Filters{canonical: string(canonical)}
+}
+
+// WithoutProperties are the filters that choose a conversion rate's visitors: Plausible does not
+// apply those on properties there, which only the converting events have.
+func (f Filters) WithoutProperties() Filters {
+	return filtersOf(slices.DeleteFunc(f.List(), func(one Filter) bool { return strings.HasPrefix(one.Dimension, "event:props:") }))
+}
+
+// grammar is the filter as the Stats API writes it.
+func (f Filter) grammar() any {
+	if len(f.Of) > 0 {
+		inner := make([]any, len(f.Of))
+		for i, one := range f.Of {
+			inner[i] = one.grammar()
+		}
+		word := "and"
+		if f.Any {
+			word = "or"
+		}
+		var combined any = []any{word, inner}
+		if !f.Any && len(f.Of) == 1 { // of "not"
+			combined = inner[0]
+		}
+		if f.Not {
+			return []any{"not", combined}
+		}
+		return combined
+	}
+	operator := f.Operator
+	if f.Not {
+		operator += "_not"
+	}
+	comparison := []any{operator, f.Dimension, f.Values}
+	if !f.CaseSensitive {
+		comparison = append(comparison, map[string]bool{"case_sensitive": false})
+	}
+	return comparison
+}
+
+func readFilters(path string, raw json.RawMessage, depth int, problems *[]strict.Problem) []Filter {
+	refuse := func(format string, arguments ...any) {
+		*problems = append(*problems, strict.Problem{Field: path, Message: fmt.Sprintf(format, arguments...)})
+	}
+	var elements []json.RawMessage
+	if json.Unmarshal(raw, &elements) != nil {
+		refuse("must be a list of filters such as [\"is\", \"visit:country\", [\"EE\"]]")
+		return nil
+	}
+	if len(elements) > maxFilters {
+		refuse("must have at most %d filters", maxFilters)
+		return nil
+	}
+	filters := make([]Filter, 0, len(elements))
+	for i, element := range elements {
+		if f, ok := readFilter(fmt.Sprintf("%s[%d]", path, i), element, depth, problems); ok {
+			filters = append(filters, f)
+		}
+	}
+	return filters
+}
+
+func readFilter(path string, raw json.RawMessage, depth int, problems *[]strict.Problem) (Filter, bool) {
+	refuse := func(format string, arguments ...any) (Filter, bool) {
+		*problems = append(*problems, strict.Problem{Field: path, Message: fmt.Sprintf(format, arguments...)})
+		return Filter{}, false
+	}
+	var parts []json.RawMessage
+	var operator string
+	if json.Unmarshal(raw, &parts) != nil || len(parts) < 2 || json.Unmarshal(parts[0], &operator) != nil {
+		return refuse("must be a filter such as [\"is\", \"visit:country\", [\"EE\"]]")
+	}
+	if depth >= maxFilterDepth {
+		return refuse("must be nested at most %d levels deep", maxFilterDepth)
+	}
+	switch operator {
+	case "and", "or":
+		if len(parts) != 2 {
+			return refuse("%q needs one list of filters", operator)
+		}
+		before := len(*problems)
+		inner := readFilters(path, parts[1], depth+1, problems)
+		if len(*problems) > before {
+			return Filter{}, false
+		}
+		if len(inner) == 0 {
+			return refuse("%q needs at least one filter", operator)
+		}
+		return Filter{Any: operator == "or", Of: inner}, true
+	case "not":
+		if len(parts) != 2 {
+			return refuse("\"not\" needs one filter")
+		}
+		inner, ok := readFilter(path, parts[1], depth+1, problems)
+		return Filter{Not: true, Of: []Filter{inner}}, ok
+	case "has_done", "has_not_done":
+		return refuse("%q is not available: it looks at what a visitor did before", operator)
+	}
+	return readComparison(operator, parts, refuse)
+}
+
+func readComparison(operator string, parts []json.RawMessage, refuse func(string, ...any) (Filter, bool)) (Filter, bool) {
+	f := Filter{Operator: strings.TrimSuffix(operator, "_not"), Not: strings.HasSuffix(operator, "_not"), CaseSensitive: true}
+	if !slices.Contains([]string{"is", "contains", "matches", "matches_wildcard"}, f.Operator) {
+		return refuse("the operator must be one of is, is_not, contains, contains_not, matches, matches_not, matches_wildcard, matches_wildcard_not, and, or, not")
+	}
+	if len(parts) < 3 || len(parts) > 4 {
+		return refuse("must have an operator, a dimension and a list of values")
+	}
+	if json.Unmarshal(parts[1], &f.Dimension) != nil || !knownDimension(f.Dimension) {
+		return refuse("the dimension must be one of %s, event:props:<name>", strings.Join(filterDimensions, ", "))
+	}
+	var values []any
+	if json.Unmarshal(parts[2], &values) != nil || len(values) == 0 || len(values) > maxFilterValues {
+		return refuse("needs a list of 1 to %d values", maxFilterValues)
+	}
+	for _, value := range values {
+		text, isText := value.(string)
+		if number, isNumber := value.(float64); isNumber && f.Dimension == "visit:city" {
+			text, isText = strconv.FormatFloat(number, 'f', -1, 64), true
+		}
+		if !isText || len(text) > 2000 || strings.ContainsRune(text, 0) {
+			return refuse("the values must be texts of at most 2000 bytes")
+		}
+		if _, err := regexp.Compile(text); f.Operator == "matches" && err != nil {
+			return refuse("%q is not a regular expression", text)
+		}
+		f.Values = append(f.Values, text)
+	}
+	if len(parts) == 4 {
+		var inner []strict.Problem
+		o := strict.Read("", parts[3], &inner)
+		f.CaseSensitive = o.Boolean("case_sensitive", true)
+		o.End()
+		if len(inner) > 0 {
+			return refuse("the modifiers can only be {\"case_sensitive\": true or false}")
+		}
+	}
+	return f, true
+}
+
+func knownDimension(dimension string) bool {
+	if name, isProperty := strings.CutPrefix(dimension, "event:props:"); isProperty {
+		return name != "" && len(name) <= 300 && !strings.ContainsRune(name, 0)
+	}
+	return slices.Contains(filterDimensions, dimension)
+}

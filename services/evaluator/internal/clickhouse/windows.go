@@ -1,0 +1,137 @@
+package clickhouse
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
+)
+
+// eventsOf reads what the batch wants to measure of events.
+func (b *batch) eventsOf(where string) reading {
+	r := reading{
+		table: "events_v2", where: where + " AND " + b.times("timestamp"), within: "e.at >= c.from_time AND e.at < c.to_time",
+		columns: []string{"toUnixTimestamp(timestamp) AS at"}, out: []string{"e.at AS at"},
+	}
+	read := func(want uint8, out string, columns ...string) {
+		if b.wanted&want != 0 {
+			r.columns, r.out = append(r.columns, columns...), append(r.out, out)
+		}
+	}
+	read(wantVisitors, "e.user_id AS user_id", "user_id")
+	read(wantVisits, "e.session_id AS session_id", "session_id")
+	read(wantPageviews, "e.pageview AS pageview", "name = 'pageview' AS pageview")
+	read(wantFingerprints, fingerprint+" AS fingerprint", "user_id", "session_id", "pathname", "meta.key AS prop_keys", "meta.value AS prop_values")
+	slices.Sort(r.columns)
+	r.columns = slices.Compact(r.columns)
+	return r
+}
+
+// fingerprint tells a conversion from others: events have no id.
+const fingerprint = "cityHash64(e.at, e.user_id, e.session_id, e.pathname, e.prop_keys, e.prop_values)"
+
+// askLasting asks for all of a site's visitors, visits or the last event, in windows that all end at
+// the slot. Of a visitor only the last event matters, so visitors are grouped first. Between two
+// starts of a site's windows they share their fate, so a state is kept for each such stretch, and a
+// window is the union of all from its start on: the work does not grow with visitors times windows.
+func (e *Events) askLasting(ctx context.Context, b *batch) error {
+	keys := []string{"site_id"}
+	var states, merged []string
+	for _, counted := range []struct {
+		want   uint8
+		column string
+	}{{wantVisitors, "user_id"}, {wantVisits, "session_id"}} {
+		if b.wanted&counted.want == 0 {
+			merged = append(merged, "toUInt64(0)")
+			continue
+		}
+		keys = append(keys, counted.column)
+		states = append(states, fmt.Sprintf("uniqState(m.%[1]s) AS %[1]ss", counted.column))
+		merged = append(merged, fmt.Sprintf("uniqMerge(s.%ss)", counted.column))
+	}
+	by := strings.Join(keys, ", ")
+	statement := fmt.Sprintf(`
+		SELECT w.no AS no, %s, max(s.last)
+		FROM (
+			SELECT %s
+			FROM (
+				SELECT %s, toUnixTimestamp(max(timestamp)) AS at
+				FROM events_v2
+				WHERE site_id IN (SELECT cohort FROM windows) AND name != 'engagement' AND %s
+				GROUP BY %s
+			) AS m
+			ASOF INNER JOIN (SELECT DISTINCT cohort, from_time FROM windows) AS w ON m.site_id = w.cohort AND m.at >= w.from_time
+			GROUP BY site, start
+		) AS s
+		INNER JOIN windows AS w ON s.site = w.cohort
+		WHERE s.start >= w.from_time
+		GROUP BY no`,
+		strings.Join(merged, ", "), strings.Join(append([]string{"m.site_id AS site, w.from_time AS start, max(m.at) AS last"}, states...), ", "),
+		by, b.times("timestamp"), by)
+	tables, err := b.tables(b.windowsTable(nil, nil))
+	if err != nil {
+		return err
+	}
+	return e.query(ctx, "visitors", tables, statement, func(rows driver.Rows) error {
+		var no uint32
+		var m measured
+		if err := rows.Scan(&no, &m.visitors, &m.visits, &m.last); err != nil {
+			return err
+		}
+		b.results[no].buckets = []measured{m}
+		return nil
+	})
+}
+
+func (e *Events) askWindows(ctx context.Context, b *batch) error {
+	where := "name != 'engagement'"
+	if b.wanted == wantPageviews {
+		where = "name = 'pageview'"
+	}
+	return e.measure(ctx, "windows", b, b.matched(b.eventsOf(where)))
+}
+
+// measured is what is counted of the rows m of a window w, in the order in which measure reads it.
+func (b *batch) measured() string {
+	pageviews := "toUInt64(0)"
+	if b.wanted&wantPageviews != 0 {
+		pageviews = "countIf(m.pageview)"
+	}
+	return strings.Join([]string{
+		b.aggregate(wantVisitors, "uniq%s(m.user_id%s)", "toUInt64(0)"),
+		b.aggregate(wantVisits, "uniq%s(m.session_id%s)", "toUInt64(0)"),
+		pageviews,
+		"count()",
+		"max(m.at)",
+		b.aggregate(wantFingerprints, fmt.Sprintf("groupArray%%s(%d)(m.fingerprint%%s)", trigger.FingerprintCap), "emptyArrayUInt64()"),
+	}, ", ")
+}
+
+// measure joins the rows of the cohorts with the windows and measures each.
+func (e *Events) measure(ctx context.Context, family string, b *batch, rows string) error {
+	statement := fmt.Sprintf(`
+		SELECT w.no AS no, toUInt32(%s) AS bucket, %s
+		FROM (%s
+		) AS m
+		INNER JOIN windows AS w ON m.cohort = w.cohort
+		WHERE m.at >= w.from_time AND m.at < w.to_time
+		GROUP BY no, bucket`, b.bucket("m.at"), b.measured(), rows)
+	tables, err := b.tables(b.windowsTable(nil, nil))
+	if err != nil {
+		return err
+	}
+	return e.query(ctx, family, tables, statement, func(rows driver.Rows) error {
+		var no uint32
+		var m measured
+		if err := rows.Scan(&no, &m.start, &m.visitors, &m.visits, &m.pageviews, &m.events, &m.last, &m.fingerprints); err != nil {
+			return err
+		}
+		slices.Sort(m.fingerprints)
+		b.results[no].buckets = append(b.results[no].buckets, m)
+		return nil
+	})
+}
