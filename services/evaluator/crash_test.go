@@ -26,7 +26,7 @@ import (
 type fault int
 
 const (
-	unharmed             fault = iota
+	unharmed         fault = iota
 	diesBeforeCommit       // with the answers, before anything is written
 	diesAfterCommit        // before anything is published
 	diesBeforeMark         // the broker has the firings, the outbox does not know
