@@ -65,7 +65,7 @@ func TestThirtyDaysReplayed(t *testing.T) {
 		counted += o.Value
 	}
 	assert.Equal(t, signups, counted, "every conversion is told once")
-	assert.Equal(t, int(views)/500, len(replays["milestone"].anchors), "every milestone is told")
+	assert.Len(t, replays["milestone"].anchors, int(views)/500, "every milestone is told")
 	assert.Len(t, replays["milestone"].told, len(replays["milestone"].anchors), "once")
 
 	delays, fired := []time.Duration{}, replays["spike"].told
