@@ -35,6 +35,7 @@ type evaluator struct {
 	newcomers       *newcomers
 	ingestion       *ingestion
 	system          *system
+	results         *results
 }
 
 // newEvaluator makes one for the shards. wake is called when the outbox has rows.
@@ -45,6 +46,7 @@ func newEvaluator(c Config, s *daemon.Service, events *clickhouse.Events, store 
 		norms: newNorms(events, store, s.Log), newcomers: newNewcomers(events, store, s.Log), system: newSystem(store, s.Log, m, c.Interval, wake),
 	}
 	e.ingestion = newIngestion(events, store, e.system, s.Log, m)
+	e.results = newResults(store, c.Interval, s.Log)
 	return e
 }
 
@@ -105,6 +107,7 @@ func (e *evaluator) evaluate(ctx context.Context, slot time.Time) (firings int, 
 		return 0, err
 	}
 
+	e.results.note(slot, written.Leases, triggers, turns, after)
 	e.system.triggersFail(ctx, faulty)
 	for _, f := range written.Firings {
 		e.metrics.firings.WithLabelValues(f.Type).Inc()
@@ -145,16 +148,24 @@ type turn struct {
 }
 
 func (e *evaluator) turnOf(w watched, slot time.Time) turn {
-	t := turn{before: e.state(w)}
-	every := 1
+	t := turn{before: e.state(w), slot: trigger.Slot{At: slot, Interval: e.interval}}
 	if w.problem == "" {
-		every = max(1, int((w.Config.Every()+e.interval-1)/e.interval))
+		t.slot.Interval = e.cadence(w.Config)
+		t.due = e.hasTurn(w.SiteID, t.slot) || t.before.LastSlot.IsZero() // a trigger's first slot is the next one
 	}
-	t.slot = trigger.Slot{At: slot, Interval: time.Duration(every) * e.interval}
-	// Sites take turns, so that no slot has the work of all. A trigger's first slot is the next one.
-	number := slot.Unix()/int64(e.interval/time.Second) + w.SiteID
-	t.due = w.problem == "" && (number%int64(every) == 0 || t.before.LastSlot.IsZero())
 	return t
+}
+
+// cadence is how often a trigger is looked at: in whole slots.
+func (e *evaluator) cadence(c trigger.Config) time.Duration {
+	slots := max(1, int((c.Every()+e.interval-1)/e.interval))
+	return time.Duration(slots) * e.interval
+}
+
+// hasTurn tells whether a slot is one of those that a site's triggers of this cadence are looked at in. Sites
+// take turns, so that no slot has the work of all.
+func (e *evaluator) hasTurn(site int64, slot trigger.Slot) bool {
+	return (slot.At.Unix()/int64(e.interval/time.Second)+site)%int64(slot.Interval/e.interval) == 0
 }
 
 // step takes one trigger through the slot. A fault in it harms no other trigger.

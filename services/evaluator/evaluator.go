@@ -6,6 +6,9 @@
 // answers and commits states and firings together, message.go writes what receivers will read,
 // publish.go brings the outbox to JetStream.
 //
+// ask.go answers the api: results.go remembers what came of each slot ("why did it not fire?"),
+// preview.go steps an unsaved trigger through the past.
+//
 // Guarantees: a firing is committed with the state that made it, so it is made exactly once;
 // its id is derived from facts, so that publishing it again changes nothing; a failed query
 // leaves every state untouched, and the slot is tried again.
@@ -133,6 +136,8 @@ func Run(ctx context.Context, c Config, s *daemon.Service) error {
 		e.norms.run,
 		e.newcomers.run,
 		e.ingestion.run,
+		e.results.run,
+		func(ctx context.Context) error { return serve(ctx, nc, e, s.Log) },
 		func(ctx context.Context) error {
 			return upkeep(ctx, s.Log, store, p, func(ctx context.Context) error {
 				return database.Partitions(ctx, pool, "firings", c.Retention)

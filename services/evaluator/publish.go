@@ -191,7 +191,7 @@ func (p *publisher) confirm(ctx context.Context) error {
 const upkeepShard = 0
 
 // upkeep does what is not urgent: the confirmation of firings each minute; orphaned states,
-// dead replicas, old system events and partitions each hour, first of all when a replica comes to hold the shard.
+// dead replicas, old system events, results of slots and partitions each hour, first of all when a replica comes to hold the shard.
 func upkeep(ctx context.Context, log *slog.Logger, store *postgres.Store, p *publisher, partitions func(context.Context) error) error {
 	report := func(err error) {
 		if err != nil && ctx.Err() == nil {
@@ -209,6 +209,7 @@ func upkeep(ctx context.Context, log *slog.Logger, store *postgres.Store, p *pub
 				report(store.RemoveOrphanStates(ctx))
 				report(store.RemoveDeadReplicas(ctx))
 				report(store.RemoveOldSystemEvents(ctx, systemRetention))
+				report(store.RemoveOldSlotResults(ctx, resultsRetention))
 				report(store.RemoveOldBaselines(ctx))
 				report(store.RemoveUnaskedSeen(ctx))
 			}
