@@ -1,7 +1,9 @@
 package trigger
 
 import (
-	"encoding/json"
+	"maps"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -103,11 +105,30 @@ func pageGoal(path string) *Goal {
 	return &Goal{PagePath: path}
 }
 
-// Key is a text that is the same for goals that count the same events.
-func (g Goal) Key() string {
-	key, err := json.Marshal(g)
-	if err != nil { // numbers and texts: nothing that cannot be encoded
-		panic(err)
+// GoalKey is which events a resolved goal counts, as a comparable value; the zero one is of no goal.
+type GoalKey struct {
+	event, page string
+	scroll      int // 1 more than the threshold; 0: none
+	properties  string
+}
+
+// Key is the same for goals that count the same events. It is made in every slot for every trigger
+// that has a goal, so it encodes nothing but properties.
+func (g *Goal) Key() GoalKey {
+	if g == nil {
+		return GoalKey{}
 	}
-	return string(key)
+	key := GoalKey{event: g.EventName, page: g.PagePath}
+	if g.ScrollThreshold != nil {
+		key.scroll = 1 + *g.ScrollThreshold
+	}
+	if len(g.CustomProps) > 0 {
+		var pairs strings.Builder
+		for _, name := range slices.Sorted(maps.Keys(g.CustomProps)) { // at most 3
+			pairs.WriteString(strconv.Quote(name))
+			pairs.WriteString(strconv.Quote(g.CustomProps[name]))
+		}
+		key.properties = pairs.String()
+	}
+	return key
 }

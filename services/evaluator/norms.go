@@ -10,8 +10,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -47,39 +45,13 @@ const (
 type seriesKey struct {
 	site    int64
 	metric  trigger.Metric
-	goal    goalKey
+	goal    trigger.GoalKey
 	filters trigger.Filters
 	length  time.Duration
 }
 
 func keyOf(q clickhouse.Question) seriesKey {
-	return seriesKey{site: q.SiteID, metric: q.Metric, goal: keyOfGoal(q.Goal), filters: q.Filters, length: q.Window.To.Sub(q.Window.From)}
-}
-
-// goalKey is a goal as a comparable value; the zero one is none.
-type goalKey struct {
-	event, page string
-	scroll      int // 1 more than the threshold; 0: none
-	properties  string
-}
-
-func keyOfGoal(g *trigger.Goal) goalKey {
-	if g == nil {
-		return goalKey{}
-	}
-	key := goalKey{event: g.EventName, page: g.PagePath}
-	if g.ScrollThreshold != nil {
-		key.scroll = 1 + *g.ScrollThreshold
-	}
-	if len(g.CustomProps) > 0 {
-		var pairs strings.Builder
-		for _, name := range slices.Sorted(maps.Keys(g.CustomProps)) { // at most 3
-			pairs.WriteString(strconv.Quote(name))
-			pairs.WriteString(strconv.Quote(g.CustomProps[name]))
-		}
-		key.properties = pairs.String()
-	}
-	return key
+	return seriesKey{site: q.SiteID, metric: q.Metric, goal: q.Goal.Key(), filters: q.Filters, length: q.Window.To.Sub(q.Window.From)}
 }
 
 // normSeries is what a norm was asked for.

@@ -23,7 +23,7 @@ type questionKey struct {
 	site     int64
 	ask      trigger.Ask
 	metric   trigger.Metric
-	goal     string
+	goal     trigger.GoalKey
 	filters  trigger.Filters
 	from, to int64
 	by       trigger.Dimension
@@ -31,13 +31,10 @@ type questionKey struct {
 }
 
 func questionKeyOf(q clickhouse.Question) questionKey {
-	k := questionKey{
-		site: q.SiteID, ask: q.Ask, metric: q.Metric, filters: q.Filters, from: q.Window.From.Unix(), to: q.Window.To.Unix(), by: q.By, least: q.Least,
+	return questionKey{
+		site: q.SiteID, ask: q.Ask, metric: q.Metric, goal: q.Goal.Key(), filters: q.Filters,
+		from: q.Window.From.Unix(), to: q.Window.To.Unix(), by: q.By, least: q.Least,
 	}
-	if q.Goal != nil {
-		k.goal = q.Goal.Key()
-	}
-	return k
 }
 
 func newPlan() *plan { return &plan{numbers: map[questionKey]int{}} }

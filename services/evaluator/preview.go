@@ -470,7 +470,7 @@ func spanOf(q trigger.Question, slot time.Time) span {
 // shape is what questions of different slots have in common.
 type shape struct {
 	metric  trigger.Metric
-	goal    goalKey
+	goal    trigger.GoalKey
 	filters trigger.Filters
 	span
 }
@@ -481,7 +481,7 @@ func (h *history) question(q trigger.Question) clickhouse.Question {
 
 // answer answers a question of the k-th slot.
 func (h *history) answer(ctx context.Context, q trigger.Question, k int, slot trigger.Slot) (trigger.Answer, error) {
-	key := shape{metric: q.Metric, goal: keyOfGoal(q.Goal), filters: q.Filters}
+	key := shape{metric: q.Metric, goal: q.Goal.Key(), filters: q.Filters}
 	switch {
 	case q.Ask == trigger.AskNorm:
 		norm, err := h.norm(ctx, q)

@@ -41,6 +41,15 @@ func samplesOf(length uint32) int {
 	return 0
 }
 
+// Samples is how many windows of its length the Cells of a question have in an hour; 0: it has no
+// cells.
+func (e *Events) Samples(q Question) int {
+	if q.Metric.OfSessions() || q.Metric == trigger.ConversionRate || e.Lacks(q.Question) != "" {
+		return 0
+	}
+	return samplesOf(seconds(q.Window.To) - min(seconds(q.Window.From), seconds(q.Window.To)))
+}
+
 // Cells measures the hours from "from" to "to", both whole, of each question: windows as long as its
 // own, of visitors, visits, pageviews or events. An hour that is left out had no events: its windows
 // are all 0. Other questions have no cells: of other metrics, or with lengths that neither divide an
@@ -66,7 +75,7 @@ func (p *plan) placeCells(questions []Question, from, to time.Time) []part {
 	parts := make([]part, len(questions))
 	for i, q := range questions {
 		length := seconds(q.Window.To) - min(seconds(q.Window.From), seconds(q.Window.To))
-		if samplesOf(length) == 0 || q.Metric.OfSessions() || q.Metric == trigger.ConversionRate || p.events.Lacks(q.Question) != "" || !from.Before(to) {
+		if p.events.Samples(q) == 0 || !from.Before(to) {
 			continue
 		}
 		start := seconds(from)

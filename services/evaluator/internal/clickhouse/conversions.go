@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -30,7 +29,7 @@ type goal struct {
 // goalSet is the distinct goals of one query. A batch has a goal in every cohort, or in none.
 type goalSet struct {
 	pointers map[*trigger.Goal]uint32 // most questions share a trigger's goal
-	nos      map[string]uint32
+	nos      map[trigger.GoalKey]uint32
 	list     []goal
 }
 
@@ -44,9 +43,9 @@ func (s *goalSet) add(g *trigger.Goal) uint32 {
 		return no
 	}
 	if s.nos == nil {
-		s.pointers, s.nos = map[*trigger.Goal]uint32{}, map[string]uint32{}
+		s.pointers, s.nos = map[*trigger.Goal]uint32{}, map[trigger.GoalKey]uint32{}
 	}
-	key := goalKey(*g)
+	key := g.Key()
 	no, known := s.nos[key]
 	if !known {
 		no = uint32(len(s.list))
@@ -69,20 +68,6 @@ func newGoal(g trigger.Goal) goal {
 		made.keys, made.values = append(made.keys, key), append(made.values, g.CustomProps[key])
 	}
 	return made
-}
-
-func goalKey(g trigger.Goal) string {
-	var b strings.Builder
-	for _, text := range []string{g.EventName, g.PagePath} {
-		b.WriteString(strconv.Quote(text))
-	}
-	if g.Scroll() {
-		b.WriteString(strconv.Itoa(*g.ScrollThreshold))
-	}
-	for _, key := range slices.Sorted(maps.Keys(g.CustomProps)) {
-		b.WriteString(strconv.Quote(key) + strconv.Quote(g.CustomProps[key]))
-	}
-	return b.String()
 }
 
 // columns are those of the table of goals, g, that condition needs of c.
