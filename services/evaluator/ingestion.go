@@ -258,16 +258,19 @@ func (i *ingestion) blind(w trigger.Window) bool {
 	if !i.began.IsZero() || i.doubtful {
 		return true
 	}
-	return slices.ContainsFunc(i.outages, func(o postgres.Outage) bool {
-		from, to := w.From, w.To
-		if o.Began.After(from) {
-			from = o.Began
-		}
-		if o.Ended.Before(to) {
-			to = o.Ended
-		}
-		return to.Sub(from) > i.patience
-	})
+	return slices.ContainsFunc(i.outages, func(o postgres.Outage) bool { return within(o, w) > i.patience })
+}
+
+// within is how much of a window lies in an outage that is over; not positive: none.
+func within(o postgres.Outage, w trigger.Window) time.Duration {
+	from, to := w.From, w.To
+	if o.Began.After(from) {
+		from = o.Began
+	}
+	if o.Ended.Before(to) {
+		to = o.Ended
+	}
+	return to.Sub(from)
 }
 
 // sighted is when the newest outage ended.

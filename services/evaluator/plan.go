@@ -82,13 +82,19 @@ func (p *plan) sample(numbers []int, i *ingestion) trigger.Sample {
 	sample := trigger.Sample{Answers: make([]trigger.Answer, len(numbers)), Sighted: i.sighted()}
 	for k, no := range numbers {
 		sample.Answers[k] = p.answers[no]
-		window := p.questions[no].Window
-		switch p.questions[no].Ask {
-		case trigger.AskNumber:
-			sample.Blind = sample.Blind || i.blind(window)
-		case trigger.AskLast: // what was missed before it was sighted again counts as nothing
-			sample.Blind = sample.Blind || i.blind(trigger.Window{From: window.To, To: window.To})
-		}
+		sample.Blind = sample.Blind || blindTo(p.questions[no].Question, i.blind)
 	}
 	return sample
+}
+
+// blindTo tells whether nothing low can be concluded from the answer to a question. A silence is looked
+// for since ingestion was sighted: only whether it is silent now counts there.
+func blindTo(q trigger.Question, blind func(trigger.Window) bool) bool {
+	switch q.Ask {
+	case trigger.AskNumber:
+		return blind(q.Window)
+	case trigger.AskLast:
+		return blind(trigger.Window{From: q.Window.To, To: q.Window.To})
+	}
+	return false
 }

@@ -121,6 +121,7 @@ type rehearsal struct {
 	from, to time.Time
 	step     time.Duration // between two slots of the trigger
 	blind    func(trigger.Window) bool
+	sighted  func(time.Time) time.Time
 }
 
 // newRehearsal chooses the slots.
@@ -159,7 +160,7 @@ func (e *evaluator) newRehearsal(ctx context.Context, w watched, request stream.
 			return nil, err
 		}
 	}
-	r.blind, err = e.blindBefore(ctx, r.from)
+	r.blind, r.sighted, err = e.hindsight(ctx, r.from)
 	return r, err
 }
 
@@ -248,16 +249,14 @@ func (r *rehearsal) run(ctx context.Context, config trigger.Config) (done replay
 		if k%1024 == 0 && ctx.Err() != nil {
 			return done, ctx.Err()
 		}
-		sample.Answers, sample.Blind = sample.Answers[:0], false
+		sample.Answers, sample.Blind, sample.Sighted = sample.Answers[:0], false, r.sighted(slot.At)
 		for _, q := range config.Ask(nominal, state, slot) {
 			answer, err := r.answer(ctx, q, k, slot)
 			if err != nil {
 				return done, err
 			}
 			sample.Answers = append(sample.Answers, answer)
-			if q.Ask == trigger.AskNumber || q.Ask == trigger.AskLast {
-				sample.Blind = sample.Blind || r.blind(q.Window)
-			}
+			sample.Blind = sample.Blind || blindTo(q, r.blind)
 		}
 		var occurred []trigger.Occurrence
 		state, occurred = config.Step(setting, state, sample, slot)
@@ -305,27 +304,35 @@ func thinned(points []stream.PreviewPoint, most int) []stream.PreviewPoint {
 	return kept
 }
 
-// blindBefore tells of windows that end after a time whether ingestion was silent for all sites, as the evaluator
-// would have known then.
-func (e *evaluator) blindBefore(ctx context.Context, from time.Time) (func(trigger.Window) bool, error) {
+// hindsight tells, of times after another, what the evaluator would have known of ingestion then: whether it was
+// silent for all sites within a window, and since when it had worked.
+func (e *evaluator) hindsight(ctx context.Context, from time.Time) (blind func(trigger.Window) bool, sighted func(time.Time) time.Time, err error) {
 	const longestWindow = 24 * time.Hour
 	outages, err := e.store.Outages(ctx, from.Add(-2*longestWindow))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	e.ingestion.mu.Lock()
 	patience := e.ingestion.patience
 	e.ingestion.mu.Unlock()
-	return func(w trigger.Window) bool {
+	blind = func(w trigger.Window) bool {
 		return slices.ContainsFunc(outages, func(o postgres.Outage) bool {
 			known, lasts := o.Began.Add(patience), o.Ended.IsZero()
 			if !w.To.Before(known) && (lasts || w.To.Before(o.Ended)) {
 				return true // while it lasted, nothing low was believed
 			}
-			overlap := min(w.To.Unix(), o.Ended.Unix()) - max(w.From.Unix(), o.Began.Unix())
-			return !lasts && time.Duration(overlap)*time.Second > patience
+			return !lasts && within(o, w) > patience
 		})
-	}, nil
+	}
+	sighted = func(at time.Time) (since time.Time) {
+		for _, o := range outages {
+			if !o.Ended.After(at) && o.Ended.After(since) {
+				since = o.Ended
+			}
+		}
+		return since
+	}
+	return blind, sighted, nil
 }
 
 // suggest looks for the threshold with which the trigger would have fired about as often as is wanted, on the

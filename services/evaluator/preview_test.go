@@ -14,6 +14,7 @@ import (
 	fixture "github.com/plausible-webhooks/plausible-webhooks/pkg/devstack/plausible"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/stream"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
+	"github.com/plausible-webhooks/plausible-webhooks/services/evaluator/internal/postgres"
 	"github.com/plausible-webhooks/plausible-webhooks/services/evaluator/internal/simulation"
 )
 
@@ -236,4 +237,17 @@ func TestPreviewOfAMonth(t *testing.T) {
 			}
 		}
 	}
+}
+
+// After an outage of all sites a site's silence counts from the outage's end, in a preview as in production.
+func TestPreviewCountsSilenceSinceAnOutage(t *testing.T) {
+	b := newBench(t)
+	b.insert(b.event("pageview", -3600, 1))
+	require.NoError(t, b.evaluator.store.RecordOutages(t.Context(), []postgres.Outage{{Began: noon.Add(-3600 * time.Second), Ended: noon.Add(-1800 * time.Second)}}))
+	preview, err := b.preview(t.Context(), stream.PreviewRequest{
+		SiteID: b.demo.SiteID, Type: trigger.TrackingSilenceType, Config: []byte(`{"minutes": 20}`), From: noon.Add(-2 * time.Hour), To: noon,
+	})
+	require.NoError(t, err)
+	require.Len(t, preview.Firings, 1)
+	require.Equal(t, noon.Add(-600*time.Second), preview.Firings[0].At)
 }
