@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 
@@ -31,8 +32,11 @@ func (n *nats) Start(ctx context.Context) (err error) {
 	if n.run != nil {
 		return nil
 	}
-	if n.want.Port, err = n.want.claim("NATS"); err != nil {
-		return err
+	port := server.RANDOM_PORT // it takes a free one, and no other process can be quicker
+	if n.want.Port != 0 {
+		if port, err = n.want.claim("NATS"); err != nil {
+			return err
+		}
 	}
 	if err := os.MkdirAll(n.dir, 0o700); err != nil {
 		return fmt.Errorf("start NATS: %w", err)
@@ -48,7 +52,7 @@ func (n *nats) Start(ctx context.Context) (err error) {
 	run, err := server.NewServer(&server.Options{
 		ServerName: "devstack",
 		Host:       "127.0.0.1",
-		Port:       n.want.Port,
+		Port:       port,
 		JetStream:  true,
 		StoreDir:   n.dir,
 		NoSigs:     true, // signals belong to the program
@@ -61,9 +65,10 @@ func (n *nats) Start(ctx context.Context) (err error) {
 	if err := begin(ctx, run, fatal); err != nil {
 		run.Shutdown()
 		run.WaitForShutdown()
-		return fmt.Errorf("start NATS on port %d: %w", n.want.Port, err)
+		return fmt.Errorf("start NATS: %w", err)
 	}
 	n.run, n.addr = run, run.Addr().String()
+	n.want.Port = run.Addr().(*net.TCPAddr).Port // a restart keeps it
 	return nil
 }
 
