@@ -52,17 +52,20 @@ func (s *Store) Leases(ctx context.Context, owner string) ([]Lease, error) {
 }
 
 // TakeLeases gives the owner up to limit shards that nobody holds. Shards that another replica
-// takes, or an owner commits to, at this moment are left out.
+// takes, or an owner commits to, at this moment are left out: one that was taken a moment ago is seen
+// by its epoch, for its new owner's first heartbeat may be younger than what this statement sees.
 func (s *Store) TakeLeases(ctx context.Context, owner string, limit int) ([]Lease, error) {
 	const statement = `
 		WITH free AS MATERIALIZED (
-			SELECT l.shard FROM evaluator_leases l
+			SELECT l.shard, l.epoch FROM evaluator_leases l
 			WHERE l.owner IS DISTINCT FROM $1
 			  AND NOT EXISTS (SELECT FROM evaluator_replicas r WHERE r.owner = l.owner AND r.expires_at > now())
+		), locked AS MATERIALIZED (
+			SELECT l.shard FROM evaluator_leases l JOIN free ON free.shard = l.shard AND free.epoch = l.epoch
 			ORDER BY l.shard LIMIT $2 FOR UPDATE OF l SKIP LOCKED
 		)
-		UPDATE evaluator_leases l SET owner = $1, epoch = l.epoch + 1 FROM free
-		WHERE l.shard = free.shard RETURNING l.shard, l.owner, l.epoch`
+		UPDATE evaluator_leases l SET owner = $1, epoch = l.epoch + 1 FROM locked
+		WHERE l.shard = locked.shard RETURNING l.shard, l.owner, l.epoch`
 	return s.leases(ctx, "take leases", statement, owner, limit)
 }
 
