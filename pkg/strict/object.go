@@ -24,6 +24,7 @@ type Problem struct {
 type Object struct {
 	path     string
 	fields   map[string]json.RawMessage
+	patch    map[string]json.RawMessage // the fields that a patch wrote; nil: all of them were written
 	read     []string
 	problems *[]Problem
 }
@@ -34,6 +35,15 @@ func Read(path string, raw json.RawMessage, problems *[]Problem) *Object {
 	o := &Object{path: path, problems: problems}
 	if err := json.Unmarshal(raw, &o.fields); err != nil || o.fields == nil {
 		*problems = append(*problems, Problem{Field: path, Message: "must be an object"})
+	}
+	return o
+}
+
+// ReadPatched opens an object that a patch was merged into. What the patch does not name is Kept.
+func ReadPatched(path string, merged, patch json.RawMessage, problems *[]Problem) *Object {
+	o := Read(path, merged, problems)
+	if json.Unmarshal(patch, &o.patch) != nil {
+		o.patch = nil // no object: it replaced what was there
 	}
 	return o
 }
@@ -63,7 +73,27 @@ func (o *Object) Refuse(name, format string, arguments ...any) {
 
 // Inner opens an object that a field of this one holds.
 func (o *Object) Inner(name string, raw json.RawMessage) *Object {
-	return Read(Join(o.path, name), raw, o.problems)
+	return ReadPatched(Join(o.path, name), raw, o.Patch(name), o.problems)
+}
+
+// Patch is what a patch wrote of a field: an empty object if it left it as it was stored, nil if the
+// object is no patched one.
+func (o *Object) Patch(name string) json.RawMessage {
+	if written, has := o.patch[name]; has || o.patch == nil {
+		return written
+	}
+	return json.RawMessage("{}")
+}
+
+// Kept tells whether a patch left the field as it was stored.
+func (o *Object) Kept(name string) bool {
+	_, written := o.patch[name]
+	return o.patch != nil && !written && o.Has(name)
+}
+
+// Forget leaves out every field that is Kept.
+func (o *Object) Forget() {
+	maps.DeleteFunc(o.fields, func(name string, _ json.RawMessage) bool { return o.Kept(name) })
 }
 
 // Has tells whether the field is there, be it null.

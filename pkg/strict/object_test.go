@@ -2,6 +2,7 @@ package strict
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -68,4 +69,40 @@ func TestNumbersAreReturned(t *testing.T) {
 	assert.Nil(t, o.Number("text", 0, 5))
 	assert.Nil(t, o.Number("missing", 0, 5))
 	assert.Equal(t, []Problem{{"low", "must be at least 0"}, {"text", "must be a number"}}, problems)
+}
+
+// What a patch did not name is kept, also within the objects that it changes.
+func TestWhatAPatchLeftIsKept(t *testing.T) {
+	for patch, want := range map[string][]string{
+		`{}`:                               {"a", "in", "in.x", "in.y"},
+		`{"a": 1}`:                         {"in", "in.x", "in.y"},
+		`{"in": {"x": 1}}`:                 {"a", "in.y"},
+		`{"in": {"x": 1, "z": null}}`:      {"a", "in.y"},
+		`{"in": null}`:                     {"a"},
+		`{"a": 1, "in": {"x": 1, "y": 2}}`: nil,
+		`null`:                             nil,
+		``:                                 nil,
+	} {
+		var problems []Problem
+		o := ReadPatched("", json.RawMessage(`{"a": 1, "in": {"x": 1, "y": 2}}`), json.RawMessage(patch), &problems)
+		raw, _ := o.Take("in")
+		inner := o.Inner("in", raw)
+		var kept []string
+		for _, name := range []string{"a", "in", "missing"} {
+			if o.Kept(name) {
+				kept = append(kept, name)
+			}
+		}
+		for _, name := range []string{"x", "y", "missing"} {
+			if inner.Kept(name) {
+				kept = append(kept, "in."+name)
+			}
+		}
+		assert.Equal(t, want, kept, patch)
+		inner.Forget()
+		for _, name := range []string{"x", "y"} {
+			assert.NotEqual(t, inner.Has(name), slices.Contains(kept, "in."+name), patch)
+		}
+		assert.Empty(t, problems)
+	}
 }

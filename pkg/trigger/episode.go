@@ -27,13 +27,20 @@ func (h *Hold) declare(f *fields) {
 	h.KeepFiringSeconds = f.integer("keep_firing_seconds", "For how long the condition must have ceased to hold before the episode ends.", 0, 0, day)
 	h.RenotifySeconds = f.integer("renotify_seconds", "How often to fire again while the condition lasts; 0 is never.", 0, 0, 7*day)
 	h.MaxRenotify = f.integer("max_renotify", "How often to fire again at most.", 0, 0, 1000)
+	if h.MinBreaches > 0 && h.ForSeconds > 0 {
+		if f.kept("min_breaches") {
+			h.MinBreaches = 0
+		} else {
+			f.exclude("for_seconds", "cannot be combined with min_breaches")
+			h.ForSeconds = 0
+		}
+	}
 	switch {
 	case h.OfSlots < h.MinBreaches:
 		f.refuse("of_slots", "must be at least min_breaches")
 	case h.MinBreaches == 0 && h.OfSlots > 0:
-		f.refuse("min_breaches", "is required with of_slots")
-	case h.MinBreaches > 0 && h.ForSeconds > 0:
-		f.refuse("for_seconds", "cannot be combined with min_breaches")
+		f.exclude("of_slots", "needs min_breaches")
+		h.OfSlots = 0
 	}
 	switch {
 	case h.RenotifySeconds > 0 && h.RenotifySeconds < 60:
@@ -41,7 +48,8 @@ func (h *Hold) declare(f *fields) {
 	case h.RenotifySeconds > 0 && h.MaxRenotify == 0:
 		h.MaxRenotify = 10
 	case h.RenotifySeconds == 0 && h.MaxRenotify > 0:
-		f.refuse("max_renotify", "needs renotify_seconds")
+		f.exclude("max_renotify", "needs renotify_seconds")
+		h.MaxRenotify = 0
 	}
 }
 
@@ -55,6 +63,9 @@ type reading struct {
 	window    Window
 	says      string // a sentence without its full stop: what was measured, and against what
 }
+
+// beyond tells whether the value is further beyond the threshold than another one.
+func (r reading) beyond(other float64) bool { return r.value > other != r.low && r.value != other }
 
 type standing uint8
 
@@ -176,7 +187,7 @@ func (h Hold) continues(s Setting, state State, r reading, slot time.Time) (Stat
 		return h.end(s, state, r, slot)
 	}
 	e.LastHeld = slot
-	if r.value > e.Peak != r.low && r.value != e.Peak {
+	if r.beyond(e.Peak) {
 		e.Peak, e.PeakAt = r.value, slot
 	}
 	state = state.enter(StatusFiring, slot, r.says+"; it fires again after it has ceased.")

@@ -382,3 +382,26 @@ func TestPathsNotFoundAreToldOneByOne(t *testing.T) {
 		}
 	})
 }
+
+// A scan of a whole site neither grows the state without bounds nor is told of path by path for ever.
+func TestBurstsAreFollowedUpToACap(t *testing.T) {
+	c := parsed(t, NotFoundBurstType, `{"threshold": 1}`)
+	state, told := NewState(1, origin), 0
+	scan := func(slot int) Sample {
+		var ranking []Ranked
+		for n := range RankingCap {
+			ranking = append(ranking, Ranked{fmt.Sprintf("/%d/%d", slot, n), 1})
+		}
+		return Sample{Answers: []Answer{{Ranking: ranking}}}
+	}
+	for slot := range 20 {
+		var found []Occurrence
+		state, found = step(t, c, Setting{}, state, scan(slot), slotAt(origin.Add(time.Duration(slot)*interval)))
+		told += len(found)
+	}
+	require.Equal(t, mostTold, told)
+	require.Len(t, state.Machine.Told, mostTold)
+	later := slotAt(origin.Add(time.Hour))
+	_, found := step(t, c, Setting{}, state, scan(100), later)
+	require.Len(t, found, RankingCap, "when those have ceased, others are told again")
+}

@@ -100,6 +100,17 @@ func (f *fields) refuse(name, format string, arguments ...any) {
 	}
 }
 
+// kept tells whether the field was not written, but left by a patch as it was stored.
+func (f *fields) kept(name string) bool { return f.object != nil && f.object.Kept(name) }
+
+// exclude is for a field that means nothing beside the others: it is refused if it was written. The
+// caller leaves it out in any case.
+func (f *fields) exclude(name, format string, arguments ...any) {
+	if f.given(name) && !f.kept(name) {
+		f.refuse(name, format, arguments...)
+	}
+}
+
 // integer declares a whole number. A fallback of 0 below the lowest means that there is none.
 func (f *fields) integer(name, about string, fallback, lowest, highest int64) int64 {
 	s := Schema{Type: "integer", Description: about, Minimum: pointer(float64(lowest)), Maximum: pointer(float64(highest))}

@@ -23,11 +23,20 @@ type Firing struct {
 	TraceContext string // W3C traceparent of the slot, or empty
 }
 
-// FiringID derives the id of a firing from facts alone: never from values, which late rows
-// change, and never from a clock. Every replica and every rerun derives the same one.
+// FactID derives an id from facts alone: never from values, which late rows change, and never from a
+// clock. Every replica and every rerun derives the same one.
+func FactID(prefix string, facts ...any) string {
+	text := []byte("v1")
+	for _, fact := range facts {
+		text = fmt.Appendf(text, "|%v", fact)
+	}
+	sum := sha256.Sum256(text)
+	return prefix + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:])[:26])
+}
+
+// FiringID is the id of what a trigger's revision tells of an anchor.
 func FiringID(triggerID string, revision int, transition Transition, anchor string) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "v1|%s|%d|%s|%s", triggerID, revision, transition, anchor))
-	return "msg_" + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:])[:26])
+	return FactID("msg_", triggerID, revision, transition, anchor)
 }
 
 // Message is what a receiver gets: the standard payload of the contract.
@@ -51,6 +60,7 @@ type MessageData struct {
 	Group        *Group         `json:"group,omitempty"`
 	Next         *Next          `json:"next,omitempty"`
 	Late         bool           `json:"late,omitempty"`
+	Missed       bool           `json:"missed,omitempty"`
 	Suppressed   int            `json:"suppressed,omitempty"`
 	Flapping     bool           `json:"flapping,omitempty"`
 	Renotified   int            `json:"renotified,omitempty"`
@@ -74,9 +84,10 @@ type MessageTrigger struct {
 	Config json.RawMessage `json:"config"`
 }
 
-// EndedEpisode tells a resolved message's reader what is over.
+// EndedEpisode tells the reader of a message that is resolved or missed what is over.
 type EndedEpisode struct {
 	From   time.Time `json:"from"`
+	To     time.Time `json:"to"` // when the condition was last seen to hold
 	Peak   float64   `json:"peak"`
 	PeakAt time.Time `json:"peak_at"`
 }

@@ -59,7 +59,14 @@ func (f *fields) goal(required bool) *Goal {
 	return &g
 }
 
+// goalForms are the fields of which a goal has exactly one.
+var goalForms = []string{"goal_id", "event_name", "page_path"}
+
 func declareGoal(f *fields) Goal {
+	written := func(name string) bool { return f.given(name) && !f.kept(name) }
+	if slices.ContainsFunc(goalForms, written) && slices.ContainsFunc(goalForms, f.kept) {
+		f.object.Forget() // a patch to another goal: nothing of the stored one belongs to it
+	}
 	g := Goal{
 		ID:        f.integer("goal_id", "Id of a goal in Plausible.", 0, 1, 1<<62),
 		EventName: strings.TrimSpace(f.text("event_name", "Name of a custom event.", "", 120)),

@@ -39,15 +39,13 @@ func (c *GoalAchieved) declare(f *fields) {
 	if c.Mode == ModeThreshold {
 		return
 	}
-	c.Threshold, c.WindowSeconds, c.Hold = 0, 0, Hold{}
 	for _, name := range []string{"threshold", "window_seconds", "for_seconds", "min_breaches", "of_slots", "keep_firing_seconds", "renotify_seconds", "max_renotify"} {
-		if f.given(name) {
-			f.refuse(name, "belongs to mode %q; mode %q fires for every conversion", ModeThreshold, ModeEach)
-		}
+		f.exclude(name, "belongs to mode %q; mode %q fires for every conversion", ModeThreshold, ModeEach)
 	}
 	if c.Measure == MeasureVisitors {
-		f.refuse("measure", "%q belongs to mode %q; mode %q counts conversions", MeasureVisitors, ModeThreshold, ModeEach)
+		f.exclude("measure", "%q belongs to mode %q; mode %q counts conversions", MeasureVisitors, ModeThreshold, ModeEach)
 	}
+	c.Measure, c.Threshold, c.WindowSeconds, c.Hold = MeasureConversions, 0, 0, Hold{}
 }
 
 func (c *GoalAchieved) goal() *Goal { return c.Goal }
@@ -80,6 +78,11 @@ func (c *GoalAchieved) Step(s Setting, state State, sample Sample, slot Slot) (S
 	if c.Mode == ModeEach {
 		return stepEach(s, state, sample.Answers[0].Buckets, slot)
 	}
+	return c.step(s, state, c.read(s, state, sample, slot), slot)
+}
+
+// read implements windowed, of mode "threshold".
+func (c *GoalAchieved) read(s Setting, _ State, sample Sample, slot Slot) reading {
 	noun := "conversion"
 	if c.Measure == MeasureVisitors {
 		noun = "converted visitor"
@@ -92,7 +95,7 @@ func (c *GoalAchieved) Step(s Setting, state State, sample Sample, slot Slot) (S
 	} else {
 		r.says += fmt.Sprintf(", below the threshold of %d", c.Threshold)
 	}
-	return c.step(s, state, r, slot)
+	return r
 }
 
 // stepEach finds the conversions that no earlier slot has seen. There is no insertion time and

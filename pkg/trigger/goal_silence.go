@@ -28,8 +28,9 @@ func (c *GoalSilence) goal() *Goal { return c.Goal }
 // Title implements Config.
 func (c *GoalSilence) Title(goal string) string { return goal + ": no conversions" }
 
-// Every implements Config.
-func (c *GoalSilence) Every() time.Duration { return time.Minute }
+// Every implements Config. Visitors are counted since the last conversion, up to a day back; it takes
+// many of them, so minutes do not matter.
+func (c *GoalSilence) Every() time.Duration { return 5 * time.Minute }
 
 // Ask implements Config.
 func (c *GoalSilence) Ask(s Setting, state State, slot Slot) []Question {
@@ -37,7 +38,7 @@ func (c *GoalSilence) Ask(s Setting, state State, slot Slot) []Question {
 	all := s
 	all.Goal = nil
 	return []Question{
-		{Ask: AskLast, Metric: Events, Goal: s.Goal, Filters: s.Filters, Window: since},
+		{Ask: AskLast, Metric: Events, Goal: s.Goal, Filters: s.Filters, Window: s.lately(state, slot)},
 		all.number(Visitors, since),
 		s.norm(Visitors, slot, 3600),
 		all.norm(Visitors, slot, 3600),

@@ -42,7 +42,7 @@ func (c *MetricChange) declare(f *fields) {
 	c.WindowSeconds = f.window(3600)
 	c.Goal = f.goal(false)
 	c.Hold.declare(f)
-	f.fitGoal(c.Metric, c.Goal)
+	c.Goal = f.fitting(c.Goal, c.Metric)
 	if c.Baseline == sameHourOfWeek {
 		f.comparable(c.WindowSeconds)
 		if !c.Metric.additive() {
@@ -78,20 +78,25 @@ func (c *MetricChange) Ask(s Setting, _ State, slot Slot) []Question {
 
 // Step implements Config.
 func (c *MetricChange) Step(s Setting, state State, sample Sample, slot Slot) (State, []Occurrence) {
+	return c.step(s, state, c.read(s, state, sample, slot), slot)
+}
+
+// read implements windowed.
+func (c *MetricChange) read(s Setting, _ State, sample Sample, slot Slot) reading {
 	now := sample.Answers[0]
 	r := reading{value: now.Value, window: s.back(slot, c.WindowSeconds)}
 	base, volume, known := c.base(s, sample, slot)
 	switch {
 	case !known:
 		r.standing, r.says = unknown, "The history is too short to know what is usual"
-		return c.step(s, state, r, slot)
+		return r
 	case s.StatsFrom.After(slot.At.Add(-2*seconds(c.WindowSeconds))) && c.Baseline == previousPeriod:
 		r.standing, r.says = unknown, "The stats begin within the windows that are compared"
-		return c.step(s, state, r, slot)
+		return r
 	case volume < float64(c.MinVolume) || base == 0 || !c.Metric.additive() && now.Volume < c.MinVolume:
 		r.standing = unknown
 		r.says = fmt.Sprintf("%s is %s, and its baseline rests on %s: at least %d are needed for a comparison", c.Metric, decimal(now.Value), decimal(volume), c.MinVolume)
-		return c.step(s, state, r, slot)
+		return r
 	}
 	change := 100 * (now.Value - base) / base
 	r.baseline, r.low = &base, c.Direction == "down" || c.Direction == "any" && change < 0
@@ -107,7 +112,7 @@ func (c *MetricChange) Step(s Setting, state State, sample Sample, slot Slot) (S
 		r.standing, r.says = unknown, "Ingestion was silent for all sites within the windows that are compared"
 	}
 	r.threshold = math.Round(r.threshold*100) / 100
-	return c.step(s, state, r, slot)
+	return r
 }
 
 // base is what the metric is compared with, and how much it rests on.

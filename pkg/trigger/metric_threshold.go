@@ -34,12 +34,13 @@ func (c *MetricThreshold) declare(f *fields) {
 	c.MinVolume = f.integer("min_volume", "With fewer visitors or visits than this, nothing is concluded from a rate or a mean.", 0, 0, 1e9)
 	c.Goal = f.goal(false)
 	c.Hold.declare(f)
-	f.fitGoal(c.Metric, c.Goal)
+	c.Goal = f.fitting(c.Goal, c.Metric)
 	if r := c.RecoveryThreshold; r != nil && (c.low() && *r < c.Threshold || !c.low() && *r > c.Threshold) {
 		f.refuse("recovery_threshold", "must be on the safe side of the threshold")
 	}
 	if c.MinVolume > 0 && c.Metric.additive() {
-		f.refuse("min_volume", "belongs to rates and means")
+		f.exclude("min_volume", "belongs to rates and means")
+		c.MinVolume = 0
 	}
 }
 
@@ -49,14 +50,16 @@ func (f *fields) metric() Metric {
 		string(Events), string(ConversionRate), string(BounceRate), string(VisitDuration), string(ViewsPerVisit)))
 }
 
-// fitGoal refuses a goal that a metric cannot have, and its absence where it needs one.
-func (f *fields) fitGoal(m Metric, g *Goal) {
+// fitting is the goal where a metric can have one. Its absence is refused where the metric needs one.
+func (f *fields) fitting(g *Goal, m Metric) *Goal {
 	switch {
 	case m == ConversionRate && g == nil:
 		f.refuse("goal", "is required for conversion_rate")
 	case g != nil && m != Visitors && m != Events && m != ConversionRate:
-		f.refuse("goal", "belongs to the metrics visitors, events and conversion_rate")
+		f.exclude("goal", "belongs to the metrics visitors, events and conversion_rate")
+		return nil
 	}
+	return g
 }
 
 func (c *MetricThreshold) goal() *Goal { return c.Goal }
@@ -86,6 +89,11 @@ func (c *MetricThreshold) Ask(s Setting, _ State, slot Slot) []Question {
 
 // Step implements Config.
 func (c *MetricThreshold) Step(s Setting, state State, sample Sample, slot Slot) (State, []Occurrence) {
+	return c.step(s, state, c.read(s, state, sample, slot), slot)
+}
+
+// read implements windowed.
+func (c *MetricThreshold) read(s Setting, _ State, sample Sample, slot Slot) reading {
 	answer := sample.Answers[0]
 	r := reading{value: answer.Value, threshold: c.Threshold, low: c.low(), window: s.back(slot, c.WindowSeconds)}
 	r.says = fmt.Sprintf("%s is %s in %s", c.Metric, decimal(r.value), describe(seconds(c.WindowSeconds)))
@@ -102,7 +110,7 @@ func (c *MetricThreshold) Step(s Setting, state State, sample Sample, slot Slot)
 	default:
 		r.says += fmt.Sprintf(", not %s the threshold of %s", c.Operator, decimal(c.Threshold))
 	}
-	return c.step(s, state, r.evident(s, sample), slot)
+	return r.evident(s, sample)
 }
 
 func compare(value float64, operator string, threshold float64) bool {

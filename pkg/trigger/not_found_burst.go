@@ -39,6 +39,10 @@ func (c *NotFoundBurst) Ask(s Setting, _ State, slot Slot) []Question {
 	}}
 }
 
+// mostTold bounds the paths whose episodes last at the same time, and so the state, against a scan of
+// a whole site. Further paths are told when some of these have ceased.
+const mostTold = 10 * RankingCap
+
 // Step implements Config. A path's episode ends when it was below the threshold for a whole window.
 func (c *NotFoundBurst) Step(s Setting, state State, sample Sample, slot Slot) (State, []Occurrence) {
 	answer, window, threshold := sample.Answers[0], s.back(slot, c.WindowSeconds), float64(c.Threshold)
@@ -54,14 +58,15 @@ func (c *NotFoundBurst) Step(s Setting, state State, sample Sample, slot Slot) (
 	}
 	occurrences := c.ended(s, told, window, slot)
 	for _, path := range answer.Ranking {
-		if _, lasts := told[path.Name]; lasts {
+		if _, lasts := told[path.Name]; lasts || len(told) >= mostTold {
 			continue
 		}
+		r := c.read(s, path, slot)
 		told[path.Name] = Spell{Start: slot.At.Unix(), Last: slot.At.Unix()}
 		occurrences = append(occurrences, Occurrence{
-			Transition: Fired, Anchor: at(slot.At) + "/" + path.Name, Value: float64(path.Visitors), Threshold: threshold, Window: window,
+			Transition: Fired, Anchor: at(slot.At) + "/" + path.Name, Value: r.value, Threshold: r.threshold, Window: r.window,
 			Group:       &Group{Dimension: ByPage, Value: path.Name, More: answer.More},
-			Explanation: fmt.Sprintf("%s was not found %s in %s, the threshold is %d.", path.Name, count(float64(path.Visitors), "time"), describe(seconds(c.WindowSeconds)), c.Threshold),
+			Explanation: r.says + ".",
 		})
 		state.LastFiredAt = slot.At
 	}
@@ -75,6 +80,14 @@ func (c *NotFoundBurst) Step(s Setting, state State, sample Sample, slot Slot) (
 		return state.enter(StatusOK, slot.At, fmt.Sprintf("No path was not found %s in %s.", count(threshold, "time"), describe(seconds(c.WindowSeconds)))), occurrences
 	}
 	return state.enter(StatusFiring, slot.At, fmt.Sprintf("%s not found too often; each fires again after it has ceased.", count(float64(len(told)), "path"))), occurrences
+}
+
+// read is what a path in the ranking means.
+func (c *NotFoundBurst) read(s Setting, path Ranked, slot Slot) reading {
+	return reading{
+		standing: breach, value: float64(path.Visitors), threshold: float64(c.Threshold), window: s.back(slot, c.WindowSeconds),
+		says: fmt.Sprintf("%s was not found %s in %s, the threshold is %d", path.Name, count(float64(path.Visitors), "time"), describe(seconds(c.WindowSeconds)), c.Threshold),
+	}
 }
 
 // ended removes the paths whose episode is over, and tells it where that is wanted.

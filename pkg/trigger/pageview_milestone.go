@@ -33,7 +33,12 @@ func (c *PageviewMilestone) declare(f *fields) {
 	c.Period = f.choice("period", "When counting begins anew, in the site's time zone.", allTime, month, day)
 	c.PagePath = f.text("page_path", "Only page views of this path; * stands for any characters.", "", 2000)
 	if c.Interval > 0 && len(c.Milestones) > 0 {
-		f.refuse("every", "cannot be combined with milestones")
+		if f.kept("milestones") {
+			c.Milestones = nil
+		} else {
+			f.exclude("every", "cannot be combined with milestones")
+			c.Interval = 0
+		}
 	}
 	if c.PagePath != "" && !strings.HasPrefix(c.PagePath, "/") {
 		f.refuse("page_path", "must start with /")

@@ -78,9 +78,9 @@ func TestParseNamesEveryProblem(t *testing.T) {
 			"config.sensitivity: must be one of medium, low, high, off", "config.for_seconds: must be at least 0", "config.keep_firing_seconds: must be at most 86400",
 			"config.window_seconds: must divide an hour, or be whole hours, to be compared with the hours of the week"}},
 		{VisitorSpikeType, `{"for_seconds": 60, "min_breaches": 3, "of_slots": 2, "renotify_seconds": 59, "max_renotify": 1001}`, []string{
-			"config.max_renotify: must be at most 1000", "config.of_slots: must be at least min_breaches", "config.renotify_seconds: must be 0 or at least 60"}},
+			"config.max_renotify: must be at most 1000", "config.for_seconds: cannot be combined with min_breaches", "config.of_slots: must be at least min_breaches", "config.renotify_seconds: must be 0 or at least 60"}},
 		{VisitorSpikeType, `{"of_slots": 61, "max_renotify": 3}`, []string{
-			"config.of_slots: must be at most 60", "config.min_breaches: is required with of_slots", "config.max_renotify: needs renotify_seconds"}},
+			"config.of_slots: must be at most 60", "config.of_slots: needs min_breaches", "config.max_renotify: needs renotify_seconds"}},
 		{VisitorSpikeType, `{"for_seconds": 60, "min_breaches": 2, "of_slots": 2}`, []string{"config.for_seconds: cannot be combined with min_breaches"}},
 		{VisitorDropType, `{"threshold": 0, "window_seconds": 5400, "sensitivity": "low", "percent": 5}`, []string{
 			"config.threshold: must be at least 1", "config.window_seconds: must divide an hour, or be whole hours, to be compared with the hours of the week", "config.percent: is not a known field"}},

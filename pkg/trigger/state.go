@@ -114,13 +114,14 @@ type Occurrence struct {
 	Explanation  string
 	Baseline     *float64 // what was expected, where the type compares
 	Late         bool     // the facts are older than usual: the evaluator was away
+	Missed       bool     // the whole Episode is: it began and ended while the evaluator was away
 	Suppressed   int      // episodes that the cooldown kept quiet before this one
 	Flapping     bool     // the condition comes and goes
 	Renotified   int      // the how-manieth reminder of an episode that lasts; 0: the first message
 	Group        *Group   // of types that look at values one by one
 	Next         *Next    // of milestones
 	Fingerprints []uint64 // mode "each": which conversions are new
-	Episode      *Episode // resolved: the episode that ended
+	Episode      *Episode // of resolved and missed: the one that is over
 }
 
 // Group is the value of a dimension that a firing is about.

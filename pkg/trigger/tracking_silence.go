@@ -44,9 +44,7 @@ func (c *TrackingSilence) declare(f *fields) {
 	}
 	c.Sensitivity = f.sensitivity("How readily to fire with \"auto\".", false)
 	if c.Minutes != 0 {
-		if f.given("sensitivity") {
-			f.refuse("sensitivity", `belongs to "minutes": "auto"`)
-		}
+		f.exclude("sensitivity", `belongs to "minutes": "auto"`)
 		c.Sensitivity = sensitivityOff
 	}
 	c.Hold.declare(f)
@@ -68,11 +66,24 @@ const usualVisitors = 5 * 60
 
 // Ask implements Config.
 func (c *TrackingSilence) Ask(s Setting, state State, slot Slot) []Question {
-	questions := []Question{{Ask: AskLast, Metric: Events, Filters: s.Filters, Window: s.sinceLast(state, slot)}}
+	questions := []Question{{Ask: AskLast, Metric: Events, Filters: s.Filters, Window: s.lately(state, slot)}}
 	if c.Minutes == 0 {
 		questions = append(questions, s.norm(Visitors, slot, usualVisitors))
 	}
 	return questions
+}
+
+// lookedAgain is how late a row may become visible and still end a silence.
+const lookedAgain = time.Hour
+
+// lately is the span in which an event may be that is newer than the newest one known: at first as far
+// back as is looked at all.
+func (s Setting) lately(state State, slot Slot) Window {
+	window := s.sinceLast(state, slot)
+	if seen := state.LastSlot.Add(-lookedAgain); seen.After(window.From) {
+		window.From = seen
+	}
+	return window
 }
 
 // sinceLast is the span since the newest event known, or as far back as is looked.
@@ -89,7 +100,7 @@ func (c *TrackingSilence) Step(s Setting, state State, sample Sample, slot Slot)
 	// The machine's own knowledge is coarse, so that it is not written with every event.
 	last := state.Machine.Last
 	if seen := sample.Answers[0].Last; seen.After(last) {
-		if seen.Sub(last) >= time.Minute {
+		if seen.Sub(last) >= time.Minute || slot.At.Sub(seen) >= time.Minute {
 			state.Machine.Last = seen
 		}
 		last = seen

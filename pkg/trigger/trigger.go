@@ -102,6 +102,13 @@ func SchemaOf(t Type) *Schema {
 // Parse reads a type's configuration, fills in the defaults, and reports every problem at
 // once with fields that start at "config". The Config is usable only without problems.
 func Parse(t Type, raw json.RawMessage) (Config, []strict.Problem) {
+	return ParsePatched(t, raw, nil)
+}
+
+// ParsePatched is Parse for a stored configuration that a patch was merged into. Stored is the
+// canonical form, with defaults that nobody wrote, so what the patch says goes first: a stored field
+// that means nothing beside it is left out, where a written one is refused.
+func ParsePatched(t Type, raw, patch json.RawMessage) (Config, []strict.Problem) {
 	k, known := registry[t]
 	if !known {
 		names := make([]string, 0, len(registry))
@@ -114,7 +121,7 @@ func Parse(t Type, raw json.RawMessage) (Config, []strict.Problem) {
 		raw = json.RawMessage("{}")
 	}
 	var problems []strict.Problem
-	f := &fields{object: strict.Read("config", raw, &problems)}
+	f := &fields{object: strict.ReadPatched("config", raw, patch, &problems)}
 	config := k.make()
 	config.declare(f)
 	f.object.End()
@@ -133,7 +140,10 @@ func (f *fields) window(fallback int64) int64 {
 
 // every is how often a window of so many seconds is worth looking at: long ones change slowly.
 func every(windowSeconds int64) time.Duration {
-	if windowSeconds > 15*60 {
+	switch {
+	case windowSeconds > 2*3600:
+		return 5 * time.Minute
+	case windowSeconds > 15*60:
 		return time.Minute
 	}
 	return 0

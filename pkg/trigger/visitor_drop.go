@@ -49,22 +49,31 @@ func (c *VisitorDrop) Ask(s Setting, state State, slot Slot) []Question {
 
 // Step implements Config.
 func (c *VisitorDrop) Step(s Setting, state State, sample Sample, slot Slot) (State, []Occurrence) {
+	r := c.read(s, state, sample, slot)
+	state.Machine.Armed = c.armed(state, sample)
+	return c.step(s, state, r, slot)
+}
+
+// armed tells whether the site was ever seen with visitors.
+func (c *VisitorDrop) armed(state State, sample Sample) bool {
+	return state.Machine.Armed || sample.Answers[len(sample.Answers)-1].Value > 0
+}
+
+// read implements windowed.
+func (c *VisitorDrop) read(s Setting, state State, sample Sample, slot Slot) reading {
 	r := reading{value: sample.Answers[0].Value, threshold: float64(c.Threshold), low: true, window: s.back(slot, c.WindowSeconds)}
-	if last := sample.Answers[len(sample.Answers)-1]; !state.Machine.Armed && last.Value > 0 {
-		state.Machine.Armed = true
-	}
 	r.says = count(r.value, "visitor") + " in " + describe(seconds(c.WindowSeconds))
 	switch {
 	case r.value >= r.threshold:
 		r.says += fmt.Sprintf(", not below the threshold of %d", c.Threshold)
-	case !state.Machine.Armed:
+	case !c.armed(state, sample):
 		r.says += ": the site had no visitors that could stay away"
 	default:
 		r.standing = breach
 		r.says += fmt.Sprintf(", below the threshold of %d", c.Threshold)
 		c.compare(&r, s, sample, slot)
 	}
-	return c.step(s, state, r.evident(s, sample), slot)
+	return r.evident(s, sample)
 }
 
 // compare takes a breach back where so few visitors are nothing unusual.

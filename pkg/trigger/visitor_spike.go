@@ -61,19 +61,24 @@ func (c *VisitorSpike) Ask(s Setting, _ State, slot Slot) []Question {
 
 // Step implements Config.
 func (c *VisitorSpike) Step(s Setting, state State, sample Sample, slot Slot) (State, []Occurrence) {
-	r := c.read(s, sample.Answers, slot, c.WindowSeconds)
+	return c.step(s, state, c.read(s, state, sample, slot), slot)
+}
+
+// read implements windowed.
+func (c *VisitorSpike) read(s Setting, _ State, sample Sample, slot Slot) reading {
+	r := c.readWindow(s, sample.Answers, slot, c.WindowSeconds)
 	if c.early() && r.value >= float64(c.Threshold) && r.standing != breach {
-		if early := c.read(s, sample.Answers[2:], slot, earlyWindow); early.baseline != nil && early.standing != absent {
+		if early := c.readWindow(s, sample.Answers[2:], slot, earlyWindow); early.baseline != nil && early.standing != absent {
 			if early.standing == breach || r.standing == absent {
-				r = early
+				return early
 			}
 		}
 	}
-	return c.step(s, state, r, slot)
+	return r
 }
 
-// read is what the visitors of a window mean, by its number and, with a sensitivity, its norm.
-func (c *VisitorSpike) read(s Setting, answers []Answer, slot Slot, windowSeconds int64) reading {
+// readWindow is what the visitors of a window mean, by its number and, with a sensitivity, its norm.
+func (c *VisitorSpike) readWindow(s Setting, answers []Answer, slot Slot, windowSeconds int64) reading {
 	r := reading{value: answers[0].Value, threshold: float64(c.Threshold), window: s.back(slot, windowSeconds)}
 	against := fmt.Sprintf("the threshold of %d", c.Threshold)
 	halfway := r.threshold

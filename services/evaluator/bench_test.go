@@ -3,12 +3,14 @@ package evaluator
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,10 +43,45 @@ const mixedTriggers = `
 		('{19}'::int[],         'not_found_burst',    '{"threshold": 100000}', false)
 	) AS kind (turns, type, config, filtered) ON turn = ANY (kind.turns)`
 
+// spent is the queries and the time of each family of questions.
+type spent struct {
+	guard sync.Mutex
+	on    map[string]tally
+}
+
+type tally struct {
+	queries int
+	took    time.Duration
+}
+
+func (s *spent) add(family string, took time.Duration) {
+	s.guard.Lock()
+	defer s.guard.Unlock()
+	if s.on == nil {
+		s.on = map[string]tally{}
+	}
+	t := s.on[family]
+	s.on[family] = tally{t.queries + 1, t.took + took}
+}
+
+// take starts anew, and tells for so many slots what was spent until now on each.
+func (s *spent) take(slots int) string {
+	s.guard.Lock()
+	defer s.guard.Unlock()
+	var told []string
+	for _, family := range slices.Sorted(maps.Keys(s.on)) {
+		t := s.on[family]
+		told = append(told, fmt.Sprintf("%s %.1f × %.1f ms", family, float64(t.queries)/float64(slots), ms(t.took)/float64(t.queries)))
+	}
+	s.on = nil
+	return strings.Join(told, ", ")
+}
+
 // figures are of one regime and number of triggers.
 type figures struct {
 	p50, p95 time.Duration
 	queries  float64
+	spent    string // on a slot, by family
 }
 
 // BenchmarkSlots measures whole slots, from the first query to the commit, on the world of
@@ -58,26 +95,29 @@ func BenchmarkSlots(b *testing.B) {
 	w := newBench(b)
 	sites(b, w.config.PlausibleDatabaseURL)
 	started := time.Now()
-	fillWorld(b, w.config.PlausibleClickHouseURL, present)
-	fmt.Printf("%d event rows of %d sites written in %s\n", worldRows, worldSites, time.Since(started).Round(time.Second))
+	live := newWorld(b, w.config.PlausibleClickHouseURL, present)
+	fmt.Printf("%d event rows of %d sites written in %s\n", live.rows, worldSites, time.Since(started).Round(time.Second))
 	_, err := w.pool.Exec(b.Context(), "INSERT INTO webhooks (id, site_id, url) VALUES ('wh_1', 1, 'https://example.com')")
 	require.NoError(b, err)
 
 	measured := map[string]map[int]figures{}
 	single := map[string]time.Duration{}
 	counts := []int{10, 1000, 10_000, 50_000}
-	slot := present.Add(-freshSpan / 2)
+	slot := present
 	for _, regime := range []string{"fresh", "merged"} {
+		arrive := func(slot time.Time) { live.flush(b, slot) }
 		if regime == "merged" {
-			mergeWorld(b.Context(), b, w.config.PlausibleClickHouseURL)
+			live.flush(b, slot.Add(time.Duration(len(counts)*(settling+slots))*w.config.Interval))
+			live.optimize(b)
+			arrive = func(time.Time) {}
 		}
 		measured[regime] = map[int]figures{}
 		single[regime] = queryPerTrigger(b, w.config.PlausibleClickHouseURL, slot)
 		for _, n := range counts {
 			w.store(b, n)
-			f, last := w.measure(b, slot, slots)
+			f, last := w.measure(b, slot, slots, arrive)
 			measured[regime][n], slot = f, last
-			fmt.Printf("%-6s %6d triggers: p50 %6.1f ms, p95 %6.1f ms, %.1f queries a slot\n", regime, n, ms(f.p50), ms(f.p95), f.queries)
+			fmt.Printf("%-6s %6d triggers: p50 %6.1f ms, p95 %6.1f ms, %.1f queries a slot, events in %d parts\n              %s\n", regime, n, ms(f.p50), ms(f.p95), f.queries, live.parts(b), f.spent)
 		}
 		fmt.Printf("%-6s a query for each trigger: %.2f ms each\n", regime, ms(single[regime]))
 	}
@@ -137,21 +177,27 @@ func (w *bench) store(b *testing.B, n int) {
 	w.catalogue.drop()
 }
 
-// measure evaluates slots after one another. The first ones, which make every state and read all
-// rows of the past that milestones need, are not counted.
-func (w *bench) measure(b *testing.B, from time.Time, slots int) (figures, time.Time) {
+// settling is how many slots are not counted: they make every state, and read all rows of the past
+// that milestones need.
+const settling = 8
+
+// measure evaluates slots after one another, each when its rows have arrived.
+func (w *bench) measure(b *testing.B, from time.Time, slots int, arrive func(slot time.Time)) (figures, time.Time) {
 	b.Helper()
 	slot := from
-	for range 8 {
+	for range settling {
 		slot = slot.Add(w.config.Interval)
+		arrive(slot)
 		_, err := w.evaluate(b.Context(), slot)
 		require.NoError(b, err)
 	}
 	require.NoError(b, w.norms.refresh(b.Context()))
 	took := make([]time.Duration, slots)
 	queries := w.queries.Load()
+	w.spent.take(settling)
 	for i := range took {
 		slot = slot.Add(w.config.Interval)
+		arrive(slot)
 		started := time.Now()
 		_, err := w.evaluate(b.Context(), slot)
 		require.NoError(b, err)
@@ -159,7 +205,7 @@ func (w *bench) measure(b *testing.B, from time.Time, slots int) (figures, time.
 	}
 	asked := w.queries.Load() - queries
 	slices.Sort(took)
-	return figures{p50: took[slots/2], p95: took[slots*95/100], queries: float64(asked) / float64(slots)}, slot
+	return figures{p50: took[slots/2], p95: took[slots*95/100], queries: float64(asked) / float64(slots), spent: w.spent.take(slots)}, slot
 }
 
 // queryPerTrigger is the median of what peers ask for each trigger: the visitors of one site.

@@ -1,27 +1,27 @@
 package evaluator
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/stretchr/testify/require"
 
 	fixture "github.com/plausible-webhooks/plausible-webhooks/pkg/devstack/plausible"
 )
 
-// The world of the benchmark: so many event rows of so many sites, whose sizes follow Zipf's law,
-// in the days before its present. A fifth of the rows are custom events of 8 names and engagement
-// rows; a visit has four rows.
+// The world of the benchmark: so many event rows of so many sites, whose sizes follow Zipf's law, in
+// the days before its present. A fifth of the rows are custom events of 8 names and engagement rows;
+// a visit has four rows.
 const (
 	worldRows  = 20_000_000
 	worldSites = 1000
 	worldDays  = 10
-	freshSpan  = time.Hour        // at the end, which lies in parts as Plausible flushes them
-	flush      = 10 * time.Second // a part each
-	ahead      = 30 * time.Minute // rows after the present, for the slots that come
+	freshSpan  = time.Hour        // at the end, which was written as Plausible flushes
+	flush      = 10 * time.Second // an INSERT each
+	perFlush   = worldRows * int(flush/time.Second) / (worldDays * 24 * 3600) / 4 * 4
 )
 
 // eventsOfWorld makes rows of numbers: of the interval from the first to the last second.
@@ -46,49 +46,65 @@ const sessionsOfWorld = `
 	       ['', '', 'Google', 'Bing', 'Hacker News', 'Reddit', 'DuckDuckGo'][1 + visit %% 7], ['DE', 'US', 'FR', 'EE', 'GB'][1 + visit %% 5]
 	FROM (SELECT number AS visit FROM numbers(%[4]d, %[5]d))`
 
-// fillWorld writes the world before and around its present, the last hour in small parts.
-func fillWorld(t testing.TB, url string, present time.Time) {
-	ctx := t.Context()
+// world is what ClickHouse has of the sites. It lives: time passes in it, and rows are flushed.
+type world struct {
+	conn    driver.Conn
+	written time.Time
+	rows    int
+}
+
+// newWorld writes the world before its present: the days in one part each, the last hour in flushes
+// that ClickHouse merges as it sees fit.
+func newWorld(t testing.TB, url string, present time.Time) *world {
+	t.Helper()
 	conn, err := fixture.Open(url)
 	require.NoError(t, err)
-	defer conn.Close()
-	run := func(statement string) {
-		t.Helper()
-		require.NoError(t, conn.Exec(ctx, strings.TrimSpace(statement)))
-	}
-	const span = worldDays * 24 * time.Hour
-	perSecond := float64(worldRows) / span.Seconds()
-	first, fresh := present.Add(ahead-span), present.Add(-freshSpan)
-	made := 0
-	write := func(from, to time.Time, rows int) {
-		seconds := int(to.Sub(from).Seconds())
-		run(fmt.Sprintf(eventsOfWorld, from.Unix(), seconds, worldSites, made, rows))
-		run(fmt.Sprintf(sessionsOfWorld, from.Unix(), seconds, worldSites, made/4, rows/4))
-		made += rows
-	}
-	for from := first; from.Before(fresh); from = from.Add(24 * time.Hour) {
-		to := from.Add(24 * time.Hour)
+	t.Cleanup(func() { _ = conn.Close() })
+	w := &world{conn: conn, written: present.Add(-worldDays * 24 * time.Hour)}
+	for fresh := present.Add(-freshSpan); w.written.Before(fresh); {
+		to := w.written.Add(24 * time.Hour)
 		if to.After(fresh) {
 			to = fresh
 		}
-		write(from, to, int(perSecond*to.Sub(from).Seconds())/4*4)
+		w.write(t, to, perFlush*int(to.Sub(w.written)/flush))
 	}
-	for _, table := range []string{"events_v2", "sessions_v2"} {
-		run("OPTIMIZE TABLE " + table + " FINAL")
-		run("SYSTEM STOP MERGES " + table)
-	}
-	for from := fresh; from.Before(present.Add(ahead)); from = from.Add(flush) {
-		write(from, from.Add(flush), int(perSecond*flush.Seconds())/4*4)
+	w.optimize(t)
+	w.flush(t, present)
+	return w
+}
+
+// flush lets the rows arrive that happen until then.
+func (w *world) flush(t testing.TB, until time.Time) {
+	t.Helper()
+	for w.written.Before(until) {
+		w.write(t, w.written.Add(flush), perFlush)
 	}
 }
 
-// mergeWorld brings everything into one part for each month.
-func mergeWorld(ctx context.Context, t testing.TB, url string) {
-	conn, err := fixture.Open(url)
-	require.NoError(t, err)
-	defer conn.Close()
-	for _, table := range []string{"events_v2", "sessions_v2"} {
-		require.NoError(t, conn.Exec(ctx, "SYSTEM START MERGES "+table))
-		require.NoError(t, conn.Exec(ctx, "OPTIMIZE TABLE "+table+" FINAL"))
-	}
+func (w *world) write(t testing.TB, to time.Time, rows int) {
+	t.Helper()
+	seconds := int(to.Sub(w.written).Seconds())
+	w.run(t, fmt.Sprintf(eventsOfWorld, w.written.Unix(), seconds, worldSites, w.rows, rows))
+	w.run(t, fmt.Sprintf(sessionsOfWorld, w.written.Unix(), seconds, worldSites, w.rows/4, rows/4))
+	w.rows, w.written = w.rows+rows, to
+}
+
+// optimize brings everything into one part for each month, the worst for queries of the last minutes:
+// within a part time is no key.
+func (w *world) optimize(t testing.TB) {
+	t.Helper()
+	w.run(t, "OPTIMIZE TABLE events_v2 FINAL")
+	w.run(t, "OPTIMIZE TABLE sessions_v2 FINAL")
+}
+
+func (w *world) run(t testing.TB, statement string) {
+	t.Helper()
+	require.NoError(t, w.conn.Exec(t.Context(), strings.TrimSpace(statement)))
+}
+
+// parts is in how many parts the events lie.
+func (w *world) parts(t testing.TB) (n uint64) {
+	t.Helper()
+	require.NoError(t, w.conn.QueryRow(t.Context(), "SELECT count() FROM system.parts WHERE active AND database = currentDatabase() AND table = 'events_v2'").Scan(&n))
+	return n
 }

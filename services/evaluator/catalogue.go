@@ -85,28 +85,11 @@ func (c *catalogue) load(ctx context.Context) ([]watched, error) {
 	if err != nil {
 		return nil, err
 	}
-	zones := map[string]*time.Location{}
-	for _, site := range sites {
-		if _, known := zones[site.Timezone]; !known {
-			zones[site.Timezone] = c.zone(site)
-		}
-	}
 	all := make([]watched, len(triggers))
 	for i, t := range triggers {
 		all[i] = c.resolve(t, sites, goals)
-		all[i].setting.Zone = zones[all[i].site.Timezone]
 	}
 	return all, nil
-}
-
-// zone is the site's time zone. Plausible offers only names of the IANA's list.
-func (c *catalogue) zone(site plausible.Site) *time.Location {
-	zone, err := time.LoadLocation(site.Timezone)
-	if err != nil {
-		c.log.Error("a site's time zone is not known here, UTC is taken", "site_id", site.ID, "zone", site.Timezone)
-		return time.UTC
-	}
-	return zone
 }
 
 func (c *catalogue) resolve(t trigger.Trigger, sites map[int64]plausible.Site, goals map[int64]plausible.Goal) watched {
@@ -116,7 +99,7 @@ func (c *catalogue) resolve(t trigger.Trigger, sites map[int64]plausible.Site, g
 		w.problem = "The site no longer exists in Plausible."
 		return w
 	}
-	w.site, w.setting.StatsFrom = site, site.StatsAt
+	w.site, w.setting.StatsFrom, w.setting.Zone = site, site.StatsAt, zoneOf(site, c.log)
 	w.setting.Goal = trigger.GoalOf(t.Config)
 	if goal := w.setting.Goal; goal != nil && goal.ID != 0 {
 		found, exists := goals[goal.ID]

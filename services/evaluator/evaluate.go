@@ -73,12 +73,14 @@ func (e *evaluator) evaluate(ctx context.Context, slot time.Time) (firings int, 
 		turns[i] = e.turnOf(w, slot)
 		if turns[i].due {
 			sites[w.SiteID] = w.site
-			turns[i].questions = p.ask(w.SiteID, w.Config.Ask(w.setting, turns[i].before, turns[i].slot))
+			turns[i].asked = w.Config.Ask(w.setting, turns[i].before, turns[i].slot)
+			turns[i].questions = p.ask(w.SiteID, turns[i].asked)
 		}
 	}
 	if err := p.answer(ctx, e, sites, slot); err != nil {
 		return 0, err
 	}
+	e.lookBack(ctx, triggers, turns, sites, slot)
 
 	result := postgres.Result{Leases: due, Slot: slot}
 	after := make(map[string]trigger.State, len(triggers))
@@ -91,7 +93,7 @@ func (e *evaluator) evaluate(ctx context.Context, slot time.Time) (firings int, 
 			faulty = append(faulty, failure{triggerID: w.ID, siteID: w.SiteID, since: next.Since, problem: next.Explanation})
 		}
 		for _, o := range occurrences {
-			occurred = append(occurred, occurrence{watched: w, Occurrence: o})
+			occurred = append(occurred, occurrence{watched: w, Occurrence: o, asked: turns[i].asked[0]})
 		}
 	}
 	changes := e.shards.changes(triggers, after, slot, e.interval)
@@ -144,14 +146,16 @@ type turn struct {
 	before    trigger.State
 	slot      trigger.Slot
 	due       bool // long windows are not worth looking at in every slot
-	questions []int
+	asked     []trigger.Question
+	questions []int          // their numbers in the plan
+	past      []trigger.Past // slots that were missed
 }
 
 func (e *evaluator) turnOf(w watched, slot time.Time) turn {
 	t := turn{before: e.state(w), slot: trigger.Slot{At: slot, Interval: e.interval}}
 	if w.problem == "" {
 		t.slot.Interval = e.cadence(w.Config)
-		t.due = e.hasTurn(w.SiteID, t.slot) || t.before.LastSlot.IsZero() // a trigger's first slot is the next one
+		t.due = e.hasTurn(w.Type, t.slot) || t.before.LastSlot.IsZero() // a trigger's first slot is the next one
 	}
 	return t
 }
@@ -162,10 +166,20 @@ func (e *evaluator) cadence(c trigger.Config) time.Duration {
 	return time.Duration(slots) * e.interval
 }
 
-// hasTurn tells whether a slot is one of those that a site's triggers of this cadence are looked at in. Sites
-// take turns, so that no slot has the work of all.
-func (e *evaluator) hasTurn(site int64, slot trigger.Slot) bool {
-	return (slot.At.Unix()/int64(e.interval/time.Second)+site)%int64(slot.Interval/e.interval) == 0
+// places are where in a longer cadence the triggers of each type have their turn.
+var places = func() map[trigger.Type]int64 {
+	places := map[trigger.Type]int64{}
+	for i, t := range trigger.Types() {
+		places[t] = int64(i)
+	}
+	return places
+}()
+
+// hasTurn tells whether a slot is one of those that the triggers of a type and cadence are looked at in. Types
+// take turns, and not sites: a query costs some 10 ms however little it is about, so that a slot is best spent on all
+// sites' triggers of the few types that have their turn.
+func (e *evaluator) hasTurn(of trigger.Type, slot trigger.Slot) bool {
+	return (slot.At.Unix()/int64(e.interval/time.Second)+places[of])%int64(slot.Interval/e.interval) == 0
 }
 
 // step takes one trigger through the slot. A fault in it harms no other trigger.
@@ -183,7 +197,13 @@ func (e *evaluator) step(w watched, t turn, p *plan) (next trigger.State, occurr
 			next, occurrences = t.before.Failed(t.slot.At, "The evaluation failed by a fault of this program; its log tells more."), nil
 		}
 	}()
-	return w.Config.Step(w.setting, t.before, p.sample(t.questions, e.ingestion), t.slot)
+	next, occurrences = w.Config.Step(w.setting, t.before, p.sample(t.questions, e.ingestion), t.slot)
+	if len(t.past) > 0 {
+		var missed []trigger.Occurrence
+		next, missed = trigger.Recall(w.Config, w.setting, t.before, next, t.past)
+		occurrences = append(missed, occurrences...)
+	}
+	return next, occurrences
 }
 
 // state is where a trigger stands. A new revision starts anew.

@@ -1,13 +1,15 @@
 // Package evaluator finds out when triggers fire.
 //
 // The road of the data, slot by slot: lead.go shares the sites among the replicas, slots.go waits
-// until a slot is closed, catalogue.go knows the triggers, plan.go turns them into a constant
-// number of questions to Plausible's ClickHouse, evaluate.go steps every trigger's state with the
-// answers and commits states and firings together, message.go writes what receivers will read,
-// publish.go brings the outbox to JetStream.
+// until a slot is closed, catalogue.go knows the triggers, plan.go turns them into a constant number
+// of questions to Plausible's ClickHouse, missed.go asks what was missed where slots were left out,
+// evaluate.go steps every trigger's state with the answers and commits states and firings together,
+// message.go writes what receivers will read, publish.go brings the outbox to JetStream.
 //
-// ask.go answers the api: results.go remembers what came of each slot ("why did it not fire?"),
-// preview.go steps an unsaved trigger through the past.
+// ask.go answers the api. "Why did it not fire?": results.go remembers what came of each slot, as
+// packing.go packs it. "What would it have done?": preview.go takes an unsaved trigger, rehearsal.go
+// steps it through the past, history.go answers its questions about that, and suggestion.go looks for
+// the threshold that fires as often as is wanted.
 //
 // Guarantees: a firing is committed with the state that made it, so it is made exactly once;
 // its id is derived from facts, so that publishing it again changes nothing; a failed query

@@ -45,12 +45,13 @@ type bench struct {
 	demo    fixture.Demo
 	pool    *pgxpool.Pool
 	queries *atomic.Int64
+	spent   *spent
 	plural  int
 }
 
 func newBench(t testing.TB) *bench {
 	ctx := t.Context()
-	b := &bench{t: t, queries: &atomic.Int64{}}
+	b := &bench{t: t, queries: &atomic.Int64{}, spent: &spent{}}
 	b.config = Config{
 		DatabaseURL: devstacktest.Postgres(t), PlausibleDatabaseURL: devstacktest.Postgres(t), PlausibleClickHouseURL: devstacktest.ClickHouse(t),
 		PlausibleBaseURL: "https://plausible.example.com", NATSURL: devstacktest.NATS(t),
@@ -92,6 +93,7 @@ func (b *bench) replica(owner string, queried func(family string)) (*evaluator, 
 	m := newMetrics(s.Metrics)
 	events, err := clickhouse.Open(ctx, b.config.PlausibleClickHouseURL, b.config.QueryTimeout, func(family string, took time.Duration, err error) {
 		b.queries.Add(1)
+		b.spent.add(family, took)
 		m.query(family, took, err)
 		queried(family)
 	})

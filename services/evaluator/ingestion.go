@@ -29,6 +29,10 @@ const (
 	// insert. After 6 hours a whole day's trade is affected, however quiet the nights are.
 	leastPatience, mostPatience = 2 * time.Minute, 6 * time.Hour
 
+	// farAhead is how much newer than the slot an event must be for its clock to be doubted. What is less
+	// may be the time since the slot.
+	farAhead = 2 * time.Minute
+
 	// leastSites is how many must have events before their common silence says something of
 	// ingestion. That of one alone is its own.
 	leastSites = 2
@@ -80,6 +84,7 @@ type ingestion struct {
 	log     *slog.Logger
 	metrics *metrics
 
+	newest        time.Time // event that was seen, without those that a wrong clock dates in the future
 	loaded, tried bool      // the outages known before; the rhythm
 	untold        []finding // what is not committed yet, in its order
 
@@ -103,9 +108,14 @@ func newIngestion(events *clickhouse.Events, store *postgres.Store, s *system, l
 }
 
 // observe judges the newest event of all sites, as it was when the slot was closed; zero: there is none.
-// It asks ClickHouse only at the first slot and when events come in again, and writes only when
-// something changes. What fails is tried again at the next slot.
+// It asks ClickHouse only at the first slot, when events come in again and where one is dated in the
+// future, and writes only when something changes. What fails is tried again at the next slot.
 func (i *ingestion) observe(ctx context.Context, slot, newest time.Time) {
+	newest, err := i.undoubted(ctx, slot, newest)
+	if err != nil {
+		i.warn(ctx, "find the newest event", err)
+		return
+	}
 	if !newest.IsZero() {
 		i.metrics.ingestionLag.Set(max(slot.Sub(newest).Seconds(), 0))
 	}
@@ -133,6 +143,27 @@ func (i *ingestion) observe(ctx context.Context, slot, newest time.Time) {
 		}
 	}
 	i.tell(ctx)
+}
+
+// undoubted is the newest event without those that a wrong clock dates in the future: they would hide every
+// silence until then.
+func (i *ingestion) undoubted(ctx context.Context, slot, newest time.Time) (time.Time, error) {
+	if newest.Sub(slot) > farAhead {
+		after := slot.Add(-rhythmSpan)
+		if i.newest.After(after) {
+			after = i.newest
+		}
+		beats, _, err := i.events.Rhythm(ctx, after)
+		if err != nil {
+			return time.Time{}, err
+		}
+		newest = i.newest
+		if len(beats) > 0 {
+			newest = beats[len(beats)-1].Last
+		}
+	}
+	i.newest = newest
+	return newest, nil
 }
 
 // warn tells of a task that failed and is tried again.
@@ -259,6 +290,13 @@ func (i *ingestion) blind(w trigger.Window) bool {
 		return true
 	}
 	return slices.ContainsFunc(i.outages, func(o postgres.Outage) bool { return within(o, w) > i.patience })
+}
+
+// judges tells whether it is known of the past when ingestion was silent. Of one site alone it is not.
+func (i *ingestion) judges() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.learned && i.sites >= leastSites
 }
 
 // within is how much of a window lies in an outage that is over; not positive: none.

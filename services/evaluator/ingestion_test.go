@@ -342,3 +342,19 @@ func TestAnOutageIsToldWhenTheDatabaseAnswers(t *testing.T) {
 	assert.Len(t, systemEvents(t, in.pool), 2)
 	assert.Equal(t, []postgres.Outage{{Began: in.now, Ended: in.minute(10)}}, in.outages())
 }
+
+// One event from a computer whose clock is a year ahead must not hide silences for a year.
+func TestAnEventOfTheFutureHidesNoSilence(t *testing.T) {
+	in := newInlet(t)
+	in.events(-30, 0, 1, 2)
+	in.events(365*24*60, 365*24*60+1, 3)
+	i := in.replica()
+	require.False(t, in.at(i, 0))
+	require.False(t, in.at(i, 8))
+	require.True(t, in.at(i, 11))
+	began, _ := i.silentSince()
+	require.Equal(t, in.minute(-1), began)
+	require.True(t, in.at(in.replica(), 12), "and a replica that starts now sees it too")
+	in.events(20, 25, 1)
+	require.False(t, in.at(i, 25))
+}

@@ -16,6 +16,7 @@ import (
 type occurrence struct {
 	watched
 	trigger.Occurrence
+	asked trigger.Question // the first of the slot: the number that the condition is about, where it is about one
 }
 
 // firings makes the messages of a slot. Their context is fetched for what fired only, with a
@@ -67,6 +68,7 @@ func (e *evaluator) message(slot time.Time, o occurrence) (trigger.Message, erro
 			Group:        o.Group,
 			Next:         o.Next,
 			Late:         o.Late,
+			Missed:       o.Missed,
 			Suppressed:   o.Suppressed,
 			Flapping:     o.Flapping,
 			Renotified:   o.Renotified,
@@ -74,7 +76,7 @@ func (e *evaluator) message(slot time.Time, o occurrence) (trigger.Message, erro
 		},
 	}
 	if ended := o.Episode; ended != nil {
-		m.Data.Episode = &trigger.EndedEpisode{From: ended.Start, Peak: ended.Peak, PeakAt: ended.PeakAt}
+		m.Data.Episode = &trigger.EndedEpisode{From: ended.Start, To: ended.LastHeld, Peak: ended.Peak, PeakAt: ended.PeakAt}
 	}
 	return m, nil
 }
@@ -82,18 +84,15 @@ func (e *evaluator) message(slot time.Time, o occurrence) (trigger.Message, erro
 // chartPoints is how many windows before the firing a message shows at most.
 const chartPoints = 60
 
-// contexts rank the sources and pages of what fired and chart what it was held against. A firing
-// is worth more than its context: if a query fails, it goes out without.
+// contexts rank the sources and pages of what fired and chart its number up to the window that fired. A
+// firing is worth more than its context: if a query fails, it goes out without.
 func (e *evaluator) contexts(ctx context.Context, slot time.Time, occurred []occurrence) []*trigger.Context {
 	contexts := make([]*trigger.Context, len(occurred))
 	windows, charted := make([]clickhouse.Question, len(occurred)), make([]clickhouse.Question, len(occurred))
 	for i, o := range occurred {
 		windows[i] = clickhouse.Question{SiteID: o.SiteID, Question: trigger.Question{Filters: o.setting.Filters, Window: o.Window}}
-		if asked := o.Config.Ask(o.setting, trigger.State{}, trigger.Slot{At: slot, Interval: e.interval}); asked[0].Ask == trigger.AskNumber {
-			charted[i] = clickhouse.Question{SiteID: o.SiteID, Question: asked[0]}
-		} else {
-			charted[i] = clickhouse.Question{SiteID: o.SiteID, Question: trigger.Question{Ask: trigger.AskNorm}}
-		}
+		charted[i] = clickhouse.Question{SiteID: o.SiteID, Question: o.asked}
+		charted[i].Window = o.Window
 	}
 	tops, err := e.events.Top(ctx, windows)
 	if err != nil {

@@ -342,17 +342,9 @@ func (n *norms) form(ctx context.Context, batch []measuring) error {
 	for _, d := range stored {
 		days[d.Series] = append(days[d.Series], d)
 	}
-	zones := map[string]*time.Location{}
 	formed := make([]*trigger.Norm, len(batch))
 	for i, m := range batch {
-		zone, loaded := zones[m.wanted.site.Timezone]
-		if !loaded {
-			if zone, err = time.LoadLocation(m.wanted.site.Timezone); err != nil {
-				zone = time.UTC // as everywhere: a zone that Plausible knows and Go does not stops nothing
-			}
-			zones[m.wanted.site.Timezone] = zone
-		}
-		formed[i] = m.norm(days[m.Series], zone)
+		formed[i] = m.norm(days[m.Series], zoneOf(m.wanted.site, n.log))
 	}
 
 	n.mutex.Lock()
@@ -411,4 +403,44 @@ func (m measuring) norm(days []postgres.BaselineDay, zone *time.Location) *trigg
 		norm.Hours[i] = u
 	}
 	return norm
+}
+
+// offhand is a norm for a question that nobody may ask again: the one that is known, or else one that is formed now and
+// not kept.
+func (n *norms) offhand(ctx context.Context, w watched, q clickhouse.Question, now time.Time) (*trigger.Norm, error) {
+	n.mutex.Lock()
+	if s := n.wanted[keyOf(q)]; s != nil && s.of(w.site) && s.norm != nil {
+		defer n.mutex.Unlock()
+		return s.norm, nil
+	}
+	n.mutex.Unlock()
+	m := measuring{wanted: normSeries{question: q, samples: n.events.Samples(q), site: w.site}}
+	if m.wanted.samples == 0 {
+		return nil, nil //nolint:nilnil // as norms.of tells what is not known
+	}
+	m.StatsFrom, m.KnownTo = w.site.StatsAt, now.Add(-normSettling).Truncate(time.Hour).UTC()
+	cells, err := n.cells(ctx, []clickhouse.Question{q}, m.KnownTo.Add(-normSpan), m.KnownTo)
+	if err != nil {
+		return nil, err
+	}
+	counting := m.wanted.countsFrom(m.StatsFrom)
+	days := map[time.Time]*postgres.BaselineDay{}
+	for _, c := range cells[0] {
+		if c.Hour.Before(counting) || c.Sum == 0 {
+			continue
+		}
+		if m.Began.IsZero() || c.Hour.Before(m.Began) {
+			m.Began = c.Hour
+		}
+		day := c.Hour.Truncate(24 * time.Hour)
+		if days[day] == nil {
+			days[day] = &postgres.BaselineDay{Day: day}
+		}
+		days[day].Sums[c.Hour.Hour()], days[day].Squares[c.Hour.Hour()] = float32(c.Sum), float32(c.Squares)
+	}
+	list := make([]postgres.BaselineDay, 0, len(days))
+	for _, d := range days {
+		list = append(list, *d)
+	}
+	return m.norm(list, w.setting.Zone), nil
 }

@@ -13,12 +13,22 @@ func closedSlot(now time.Time, interval, delay time.Duration) time.Time {
 	return now.Add(-delay).Truncate(interval).UTC()
 }
 
+// longestRetry bounds the wait for another attempt after failures. It is short enough for conditions of
+// minutes, and long enough that an ailing database is not asked for everything again each second.
+const longestRetry = time.Minute
+
+// retryAfter is how long to wait after so many failures in a row: twice as long after each.
+func retryAfter(first time.Duration, failures int) time.Duration {
+	return min(first<<min(failures-1, 16), longestRetry)
+}
+
 // run evaluates every slot of the shards that this replica holds once it is closed by
 // ClickHouse's clock, until ctx ends. Slots that passed while nobody could evaluate are counted,
 // never bunched: the newest one is evaluated, and facts of the gap are found by it. wake is
 // called when the outbox may have rows.
 func (e *evaluator) run(ctx context.Context, wake func()) error {
 	var next time.Time // when a slot will be closed; zero: look now
+	failures := 0      // in a row
 	for ctx.Err() == nil {
 		grown, err := e.shards.balance(ctx)
 		if err == nil {
@@ -33,9 +43,14 @@ func (e *evaluator) run(ctx context.Context, wake func()) error {
 		}
 		wait := e.shards.terms.look
 		switch {
-		case err == nil && len(e.shards.held) > 0:
-			wait = max(min(wait, time.Until(next)), 10*time.Millisecond)
-		case err != nil && !errors.Is(err, postgres.ErrFenced) && ctx.Err() == nil:
+		case err == nil:
+			failures = 0
+			if len(e.shards.held) > 0 {
+				wait = max(min(wait, time.Until(next)), 10*time.Millisecond)
+			}
+		case !errors.Is(err, postgres.ErrFenced) && ctx.Err() == nil:
+			failures++
+			wait = retryAfter(wait, failures)
 			e.metrics.slots.WithLabelValues("failed").Inc()
 			e.log.Warn("the slot was not evaluated, it is tried again", "event", "slot", "error", err.Error())
 			e.system.slotFailed(ctx, closedSlot(time.Now(), e.interval, e.delay), err)

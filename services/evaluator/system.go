@@ -2,15 +2,13 @@ package evaluator
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/base32"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"strconv"
-	"strings"
 	"time"
 
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 	"github.com/plausible-webhooks/plausible-webhooks/services/evaluator/internal/postgres"
 )
 
@@ -34,8 +32,8 @@ const (
 // systemData is what a system event tells besides its kind and time.
 type systemData map[string]any
 
-// systemEvent makes an event. Its id is derived from the kind and a fact, so that every replica that
-// notices the fact, however often, makes the same one.
+// systemEvent makes an event. Its id is derived from the kind and a fact: every replica that notices the
+// fact, however often, makes the same one.
 func systemEvent(kind, fact string, at time.Time, explanation string, data systemData) (postgres.SystemEvent, error) {
 	if data == nil {
 		data = systemData{}
@@ -49,10 +47,7 @@ func systemEvent(kind, fact string, at time.Time, explanation string, data syste
 	if err != nil {
 		return postgres.SystemEvent{}, fmt.Errorf("encode a system event: %w", err)
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "v1|%s|%s", kind, fact))
-	return postgres.SystemEvent{
-		ID: "sys_" + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:])[:26]), Kind: kind, At: at.UTC(), Payload: payload,
-	}, nil
+	return postgres.SystemEvent{ID: trigger.FactID("sys_", kind, fact), Kind: kind, At: at.UTC(), Payload: payload}, nil
 }
 
 // instantOf is a fact that is an instant.
@@ -129,7 +124,7 @@ func (s *system) tellFailing(ctx context.Context, next time.Time) {
 		return
 	}
 	event, err := systemEvent(evaluationFailing, instantOf(s.failingSince), s.failingSince,
-		fmt.Sprintf("No slot could be evaluated for %s; it is tried again all the time, and facts of the meantime will be found.", inWords(next.Sub(s.failingSince))),
+		fmt.Sprintf("No slot could be evaluated for %s; it is tried again at least once a minute, and facts of the meantime will be found.", inWords(next.Sub(s.failingSince))),
 		systemData{"since": s.failingSince.UTC(), "problem": s.problem.Error()})
 	if err == nil {
 		s.failingTold = s.attempt(ctx, event)

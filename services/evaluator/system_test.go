@@ -140,6 +140,7 @@ func TestSystemEventsArePublishedOnce(t *testing.T) {
 
 	event, err := systemEvent(ingestionSilent, "fact", noon, "Why.", nil)
 	require.NoError(t, err)
+	require.Equal(t, "sys_36octtwpxf42ayq7oovdyc3i2d", event.ID, "another would tell again what was told")
 	added, err := s.raise(ctx, event)
 	require.NoError(t, err)
 	assert.Equal(t, 1, added)

@@ -2,55 +2,74 @@ package clickhouse
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/ext"
 	chcolumn "github.com/ClickHouse/clickhouse-go/v2/lib/column"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 )
 
-// batch is the questions of one query. They are taken apart into cohorts, the sets of a site's
-// events that meet a goal and filters, and windows, the spans of time in which a cohort is measured.
-// A filter is so applied once to an event, for however many windows; and what is expensive to send,
-// goals and filters, is sent once.
+// batch is the questions of one query, each as a window of an external table: of a site, with what
+// events must be to count in it. One join of the rows with that table answers them all; a second one,
+// which would send what windows have in common once, costs more to plan than it saves.
 type batch struct {
 	events  *Events
+	slot    time.Time
 	goals   goalSet
 	filters filterSet
 
-	cohorts  []cohort
-	cohortNo map[cohortKey]uint32
 	windows  []window
 	windowNo map[window]uint32
 	results  []result // of the windows
-	reads    []span
+	reads    []siteSpan
+	spans    [depths][]span // of the sites of each depth
+	depthOf  map[int64]depth
 	wanted   uint8 // what any window wants
 	common   uint8 // what all want
 }
 
-type cohortKey struct {
-	site         int64
-	goal, filter uint32
-}
-
-type cohort struct {
-	cohortKey
-	from, to uint32
-}
-
 // window is comparable: equal ones are measured once.
 type window struct {
-	cohort   uint32
-	from, to uint32
+	site         int64
+	goal, filter uint32
+	from, to     uint32
 	// Buckets are step seconds long and start at multiples of it, phase seconds later; the first one
 	// starts at from. One bucket has all where step is unbroken.
 	step, phase uint32
 	by          uint8 // rankings: what of
 	least       int64
+}
+
+// depth is how far back a site's rows are read, as deep as its deepest window needs. Rows of the last minutes
+// lie in small parts of the table that are found by their time, those of a day in the day's part of the primary
+// key; one deep window must not make the scan deep for other sites.
+type depth uint8
+
+const (
+	minutes depth = iota
+	hours
+	day
+	older
+	depths
+)
+
+func depthOf(readFrom uint32, slot time.Time) depth {
+	switch back := slot.Unix() - int64(readFrom); {
+	case back <= 15*60:
+		return minutes
+	case back <= 2*3600:
+		return hours
+	case back <= 24*3600:
+		return day
+	}
+	return older
 }
 
 const unbroken = math.MaxUint32
@@ -82,22 +101,14 @@ type measured struct {
 	fingerprints                        []uint64
 }
 
-func newBatch(e *Events) *batch {
-	return &batch{events: e, cohortNo: map[cohortKey]uint32{}, windowNo: map[window]uint32{}, common: math.MaxUint8}
+func newBatch(e *Events, slot time.Time) *batch {
+	return &batch{events: e, slot: slot, windowNo: map[window]uint32{}, common: math.MaxUint8}
 }
 
 // add makes sure that the window is measured. Events from readFrom on are needed for it.
 func (b *batch) add(q Question, readFrom uint32, w window, wants uint8) uint32 {
-	key := cohortKey{site: q.SiteID, goal: b.goals.add(q.Goal), filter: b.filters.add(b.events, q.Filters)}
-	c, known := b.cohortNo[key]
-	if !known {
-		c = uint32(len(b.cohorts))
-		b.cohortNo[key] = c
-		b.cohorts = append(b.cohorts, cohort{key, readFrom, w.to})
-	}
-	b.reads = append(b.reads, span{readFrom, w.to})
-	b.cohorts[c].from, b.cohorts[c].to = min(b.cohorts[c].from, readFrom), max(b.cohorts[c].to, w.to)
-	w.cohort = c
+	w.site, w.goal, w.filter = q.SiteID, b.goals.add(q.Goal), b.filters.add(b.events, q.Filters)
+	b.reads = append(b.reads, siteSpan{w.site, span{readFrom, w.to}})
 	no, known := b.windowNo[w]
 	if !known {
 		no = uint32(len(b.windows))
@@ -109,17 +120,22 @@ func (b *batch) add(q Question, readFrom uint32, w window, wants uint8) uint32 {
 	return no
 }
 
-// settle is called before the query, when all wants are known.
+// settle is called before the query, when all windows and wants are known.
 func (b *batch) settle() {
 	for _, r := range b.results {
 		b.common &= r.wants
 	}
+	b.depthOf = make(map[int64]depth, len(b.reads))
+	for _, r := range b.reads {
+		b.depthOf[r.site] = max(b.depthOf[r.site], depthOf(r.from, b.slot))
+	}
+	for _, r := range b.reads {
+		d := b.depthOf[r.site]
+		b.spans[d] = append(b.spans[d], r.span)
+	}
 }
 
-// plain tells that a cohort is all of a site's events, so that nothing must be matched.
-func (b *batch) plain() bool { return !b.goals.any() && !b.filters.any() }
-
-// aggregate fills in a form such as "uniq%s(m.user_id%s)": as it is if every window wants it, with
+// aggregate fills in a form such as "uniq%s(e.user_id%s)": as it is if every window wants it, with
 // a condition if some do. What none wants costs nothing.
 func (b *batch) aggregate(want uint8, form, none string) string {
 	switch {
@@ -144,111 +160,87 @@ func (b *batch) bucket(at string) string {
 // reading is how rows are read for a batch.
 type reading struct {
 	table   string
-	columns []string // that the scan reads besides the keys
-	where   string   // on the scanned rows
-	within  string   // on e, a row, and c, a cohort: that the row is in its time
-	out     []string // of e
+	columns []string                  // that the scan reads besides those that goals and filters look at
+	where   string                    // on the scanned rows
+	bound   func(spans []span) string // that a row is in one of the spans, or near
+	within  string                    // on e, a row, and w, a window: that the row is in its time
 }
 
-// matched selects the rows of each cohort.
-func (b *batch) matched(r reading) string {
-	if b.plain() {
-		return fmt.Sprintf(`
-		SELECT %s
-		FROM (SELECT site_id, %s FROM %s WHERE site_id IN (SELECT cohort FROM windows) AND %s) AS e`,
-			strings.Join(append([]string{"e.site_id AS cohort"}, r.out...), ", "), strings.Join(r.columns, ", "), r.table, r.where)
-	}
+// rows is the part of a statement that has each row e of each window w. It ends within WHERE.
+func (b *batch) rows(r reading) string {
 	columns, conditions := append([]string{"site_id"}, r.columns...), []string{r.within}
-	of, join := []string{"k.cohort AS cohort, k.site_id AS site_id, k.from_time AS from_time, k.to_time AS to_time"}, ""
-	on := "e.site_id = c.site_id"
-	where := "site_id IN (SELECT site_id FROM cohorts) AND " + r.where
+	on, where := "e.site_id = w.site_id", r.where
 	if b.goals.any() {
-		columns = append(columns, "name")
-		on += " AND e.name = c.name"
-		where += " AND name IN (SELECT name FROM goals)"
-		join += " INNER JOIN goals AS g ON k.goal = g.goal"
 		more, condition := b.goals.condition(b.events)
-		columns, of = append(columns, more...), append(of, b.goals.columns())
-		conditions = append(conditions, condition)
+		columns, conditions = append(append(columns, "name"), more...), append(conditions, condition...)
+		on += " AND e.name = w.name"
+		where += " AND name IN (SELECT name FROM windows)"
 	}
 	if b.filters.any() {
-		columns = append(columns, b.filters.columns()...)
-		join += " INNER JOIN filters AS f ON k.filter = f.filter"
-		of = append(of, "f.shape AS shape, f.vals AS vals")
-		conditions = append(conditions, b.filters.condition())
+		columns, conditions = append(columns, b.filters.columns()...), append(conditions, b.filters.condition())
 	}
 	slices.Sort(columns)
+	r.columns, r.where = slices.Compact(columns), where
 	return fmt.Sprintf(`
-		SELECT %s
-		FROM (SELECT %s FROM %s WHERE %s) AS e
-		INNER JOIN (SELECT %s FROM cohorts AS k%s) AS c ON %s
-		WHERE %s`,
-		strings.Join(append([]string{"c.cohort AS cohort"}, r.out...), ", "), strings.Join(slices.Compact(columns), ", "), r.table, where,
-		strings.Join(of, ", "), join, on, strings.Join(conditions, " AND "))
+		FROM (%s
+		) AS e
+		INNER JOIN windows AS w ON %s
+		WHERE %s`, b.scan(r), on, strings.Join(conditions, " AND "))
 }
 
-// tables are the external tables that the statement of matched, and windows, name.
-func (b *batch) tables(windows *ext.Table, err error) ([]*ext.Table, error) {
-	all := []*ext.Table{windows}
-	if err != nil || b.plain() {
-		return all, err
+// scan reads the sites of each depth by themselves: ClickHouse leaves out what lies in other times only where
+// one time holds for all sites.
+func (b *batch) scan(r reading) string {
+	var scans []string
+	for d, spans := range b.spans {
+		if len(spans) > 0 {
+			scans = append(scans, fmt.Sprintf(`
+			SELECT %s FROM %s WHERE site_id IN (SELECT site_id FROM windows WHERE depth = %d) AND %s AND %s`, strings.Join(r.columns, ", "), r.table, d, r.bound(spans), r.where))
+		}
 	}
-	makers := []func() (*ext.Table, error){b.cohortsTable}
+	return strings.Join(scans, " UNION ALL ")
+}
+
+// table is the windows, with more columns where a family needs them.
+func (b *batch) table(more ...column) (*ext.Table, error) {
+	columns := []column{
+		{"no", "UInt32", func(no int) any { return uint32(no) }},
+		{"site_id", "UInt64", func(no int) any { return uint64(b.windows[no].site) }},
+		{"from_time", "UInt32", func(no int) any { return b.windows[no].from }},
+		{"to_time", "UInt32", func(no int) any { return b.windows[no].to }},
+		{"wants", "UInt8", func(no int) any { return b.results[no].wants }},
+		{"step", "UInt32", func(no int) any { return b.windows[no].step }},
+		{"phase", "UInt32", func(no int) any { return b.windows[no].phase }},
+		{"depth", "UInt8", func(no int) any { return uint8(b.depthOf[b.windows[no].site]) }},
+	}
 	if b.goals.any() {
-		makers = append(makers, b.goals.table)
+		columns = append(columns, b.goals.held(func(no int) uint32 { return b.windows[no].goal })...)
 	}
 	if b.filters.any() {
-		makers = append(makers, b.filters.table)
+		columns = append(columns, b.filters.held(func(no int) uint32 { return b.windows[no].filter })...)
 	}
-	for _, maker := range makers {
-		table, err := maker()
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, table)
-	}
-	return all, nil
+	return externalTable("windows", len(b.windows), append(columns, more...))
 }
 
-func (b *batch) cohortsTable() (*ext.Table, error) {
-	columns := []column{{"cohort", "UInt64"}, {"site_id", "UInt64"}, {"goal", "UInt32"}, {"filter", "UInt32"}, {"from_time", "UInt32"}, {"to_time", "UInt32"}}
-	return externalTable("cohorts", len(b.cohorts), columns, func(no int) []any {
-		c := b.cohorts[no]
-		return []any{uint64(no), uint64(c.site), c.goal, c.filter, c.from, c.to}
-	})
-}
-
-type column struct{ name, kind string }
-
-// windowsTable has a row for each window, with more columns where a family needs them. In a plain
-// batch a cohort is named by its site.
-func (b *batch) windowsTable(more []column, values func(no int) []any) (*ext.Table, error) {
-	columns := append([]column{{"no", "UInt32"}, {"cohort", "UInt64"}, {"from_time", "UInt32"}, {"to_time", "UInt32"},
-		{"wants", "UInt8"}, {"step", "UInt32"}, {"phase", "UInt32"}}, more...)
-	plain, row := b.plain(), make([]any, 0, len(columns))
-	return externalTable("windows", len(b.windows), columns, func(no int) []any {
-		w := b.windows[no]
-		named := uint64(w.cohort)
-		if plain {
-			named = uint64(b.cohorts[w.cohort].site)
-		}
-		row = append(row[:0], uint32(no), named, w.from, w.to, b.results[no].wants, w.step, w.phase)
-		if values != nil {
-			row = append(row, values(no)...)
-		}
-		return row
-	})
+// column is one of an external table: its name, its type, and its value in a row.
+type column struct {
+	name, kind string
+	of         func(no int) any
 }
 
 // externalTable has so many rows of these columns.
-func externalTable(name string, rows int, columns []column, row func(no int) []any) (*ext.Table, error) {
-	of := make([]func(*ext.Table) error, len(columns))
+func externalTable(name string, rows int, columns []column) (*ext.Table, error) {
+	kinds := make([]func(*ext.Table) error, len(columns))
 	for i, c := range columns {
-		of[i] = ext.Column(c.name, chcolumn.Type(c.kind))
+		kinds[i] = ext.Column(c.name, chcolumn.Type(c.kind))
 	}
-	table, err := ext.NewTable(name, of...)
+	table, err := ext.NewTable(name, kinds...)
+	row := make([]any, len(columns))
 	for no := 0; no < rows && err == nil; no++ {
-		err = table.Append(row(no)...)
+		for i, c := range columns {
+			row[i] = c.of(no)
+		}
+		err = table.Append(row...)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("external table of %s: %w", name, err)
@@ -256,22 +248,35 @@ func externalTable(name string, rows int, columns []column, row func(no int) []a
 	return table, nil
 }
 
+// ask runs a statement on the batch's windows.
+func (b *batch) ask(ctx context.Context, family, statement string, scan func(driver.Rows) error, more ...column) error {
+	table, err := b.table(more...)
+	if err != nil {
+		return err
+	}
+	return b.events.query(ctx, family, []*ext.Table{table}, statement, scan)
+}
+
 // fewSpans is how many spans of time a scan is bounded by: the statement must not grow with the
 // triggers, and a time in which a few windows have no interest costs little.
-const fewSpans = 8
+const fewSpans = 4
 
-// times is the condition that the column lies in a time that a window needs, leaving out the longest
-// times that none does: last week's windows need no scan of the week.
-func (b *batch) times(column string) string {
+// times is the condition that an event is in one of the spans, or of a few that cover them.
+func times(spans []span) string {
 	parts := make([]string, 0, fewSpans)
-	for _, s := range covering(b.reads) {
-		parts = append(parts, fmt.Sprintf("%[1]s >= toDateTime(%[2]d) AND %[1]s < toDateTime(%[3]d)", column, s.from, s.to))
+	for _, s := range covering(spans) {
+		parts = append(parts, fmt.Sprintf("timestamp >= toDateTime(%d) AND timestamp < toDateTime(%d)", s.from, s.to))
 	}
 	return "(" + strings.Join(parts, " OR ") + ")"
 }
 
 // span is half-open.
 type span struct{ from, to uint32 }
+
+type siteSpan struct {
+	site int64
+	span
+}
 
 // covering is a few spans that cover all the given ones.
 func covering(spans []span) []span {

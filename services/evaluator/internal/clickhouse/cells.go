@@ -87,10 +87,8 @@ func (p *plan) placeCells(questions []Question, from, to time.Time) []part {
 
 func (p *plan) runCells(ctx context.Context, from, to time.Time) error {
 	for f, where := range map[family]string{windows: "name != 'engagement'", conversions: "1"} {
-		for _, b := range p.batches[f] {
-			if b == nil {
-				continue
-			}
+		if b := p.batches[f]; b != nil {
+			b.settle()
 			if err := p.events.askCells(ctx, b, where, from, to); err != nil {
 				return err
 			}
@@ -110,9 +108,9 @@ func (e *Events) askCells(ctx context.Context, b *batch, where string, from, to 
 			values = append(values, fmt.Sprintf("kind = %d, toFloat64(%s)", want, merged))
 		}
 	}
-	piece(wantVisitors, "uniqStateIf(m.user_id, w.of = %d) AS visitors", "uniqMerge(visitors)")
-	piece(wantVisits, "uniqStateIf(m.session_id, w.of = %d) AS visits", "uniqMerge(visits)")
-	piece(wantPageviews, "countIf(m.pageview AND w.of = %d) AS pageviews", "sum(pageviews)")
+	piece(wantVisitors, "uniqStateIf(e.user_id, w.of = %d) AS visitors", "uniqMerge(visitors)")
+	piece(wantVisits, "uniqStateIf(e.session_id, w.of = %d) AS visits", "uniqMerge(visits)")
+	piece(wantPageviews, "countIf(e.pageview AND w.of = %d) AS pageviews", "sum(pageviews)")
 	piece(wantEvents, "countIf(w.of = %d) AS events", "sum(events)")
 	statement := fmt.Sprintf(`
 		SELECT no, intDiv(at, %[1]d) * %[1]d AS hour, sum(value), sum(value * value)
@@ -122,11 +120,7 @@ func (e *Events) askCells(ctx context.Context, b *batch, where string, from, to 
 				SELECT *, toUInt32(piece + %[1]d * arrayJoin(range(
 				       toUInt32(intDiv(greatest(piece, %[6]d) - piece, %[1]d)), toUInt32(least(pieces, intDiv(%[7]d - piece + %[1]d - 1, %[1]d)))))) AS at
 				FROM (
-					SELECT w.no AS no, toUInt32(%[3]s) AS piece, any(w.of) AS kind, any(w.hours) AS pieces, %[4]s
-					FROM (%[5]s
-					) AS m
-					INNER JOIN windows AS w ON m.cohort = w.cohort
-					WHERE m.at >= w.from_time AND m.at < w.to_time
+					SELECT w.no AS no, toUInt32(%[3]s) AS piece, any(w.of) AS kind, any(w.hours) AS pieces, %[4]s%[5]s
 					GROUP BY no, piece
 				)
 			)
@@ -134,14 +128,8 @@ func (e *Events) askCells(ctx context.Context, b *batch, where string, from, to 
 		)
 		GROUP BY no, hour
 		HAVING hour >= %[6]d AND hour < %[7]d`,
-		hour, strings.Join(values, ", "), b.bucket("m.at"), strings.Join(pieces, ", "), b.matched(b.eventsOf(where)), from.Unix(), to.Unix())
-	tables, err := b.tables(b.windowsTable([]column{{"of", "UInt8"}, {"hours", "UInt32"}}, func(no int) []any {
-		return []any{b.windows[no].by, uint32(b.windows[no].least)}
-	}))
-	if err != nil {
-		return err
-	}
-	err = e.query(ctx, "cells", tables, statement, func(rows driver.Rows) error {
+		hour, strings.Join(values, ", "), b.bucket("e.at"), strings.Join(pieces, ", "), b.rows(b.eventsOf(where)), from.Unix(), to.Unix())
+	err := b.ask(ctx, "cells", statement, func(rows driver.Rows) error {
 		var no uint32
 		var at uint64
 		var c Cell
@@ -154,7 +142,7 @@ func (e *Events) askCells(ctx context.Context, b *batch, where string, from, to 
 		}
 		b.results[no].cells = append(b.results[no].cells, c)
 		return nil
-	})
+	}, column{"of", "UInt8", func(no int) any { return b.windows[no].by }}, column{"hours", "UInt32", func(no int) any { return uint32(b.windows[no].least) }})
 	for _, r := range b.results {
 		slices.SortFunc(r.cells, func(x, y Cell) int { return cmp.Compare(x.Hour.Unix(), y.Hour.Unix()) })
 	}

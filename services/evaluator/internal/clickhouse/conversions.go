@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ClickHouse/clickhouse-go/v2/ext"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
@@ -26,7 +25,7 @@ type goal struct {
 	keys, values []string
 }
 
-// goalSet is the distinct goals of one query. A batch has a goal in every cohort, or in none.
+// goalSet is the distinct goals of one query. A batch has a goal in every window, or in none.
 type goalSet struct {
 	pointers map[*trigger.Goal]uint32 // most questions share a trigger's goal
 	nos      map[trigger.GoalKey]uint32
@@ -70,73 +69,83 @@ func newGoal(g trigger.Goal) goal {
 	return made
 }
 
-// columns are those of the table of goals, g, that condition needs of c.
-func (s *goalSet) columns() string {
-	return "g.name AS name, g.path_kind AS path_kind, g.path AS path, g.scroll AS scroll, g.keys AS keys, g.texts AS texts"
-}
-
-// condition is on e, an event with the goal's name, and c, and needs these columns of events. What no
-// goal has is not looked at.
-func (s *goalSet) condition(e *Events) (columns []string, condition string) {
-	condition = "1"
-	if slices.ContainsFunc(s.list, func(g goal) bool { return g.pathKind != anyPath }) {
+// condition is on e, an event with the goal's name, and w, and needs these columns of events. What no
+// goal has is not looked at, nor held.
+func (s *goalSet) condition(e *Events) (columns, conditions []string) {
+	if s.paths() {
 		columns = append(columns, "pathname")
-		condition += fmt.Sprintf(" AND multiIf(c.path_kind = %d, 1, c.path_kind = %d, e.pathname = c.path, c.path_kind = %d, startsWith(e.pathname, c.path), match(e.pathname, c.path))",
-			anyPath, exactPath, prefixPath)
+		conditions = append(conditions, fmt.Sprintf("multiIf(w.path_kind = %d, 1, w.path_kind = %d, e.pathname = w.path, w.path_kind = %d, startsWith(e.pathname, w.path), match(e.pathname, w.path))",
+			anyPath, exactPath, prefixPath))
 	}
-	if slices.ContainsFunc(s.list, func(g goal) bool { return g.scroll != noScroll }) {
+	if s.scrolls() {
 		depth := "toUInt8(255)" // what a row without the measurement has
 		if e.has("events_v2", "scroll_depth") {
 			depth = "scroll_depth"
 		}
-		columns = append(columns, depth+" AS depth")
-		condition += " AND (c.scroll > 100 OR (e.depth <= 100 AND e.depth >= c.scroll))"
+		columns = append(columns, depth+" AS scrolled")
+		conditions = append(conditions, "(w.scroll > 100 OR (e.scrolled <= 100 AND e.scrolled >= w.scroll))")
 	}
-	if slices.ContainsFunc(s.list, func(g goal) bool { return len(g.keys) > 0 }) {
+	if s.properties() {
 		columns = append(columns, "meta.key AS prop_keys", "meta.value AS prop_values")
-		condition += " AND arrayAll((k, v) -> has(e.prop_keys, k) AND e.prop_values[indexOf(e.prop_keys, k)] = v, c.keys, c.texts)"
+		conditions = append(conditions, "arrayAll((k, v) -> has(e.prop_keys, k) AND e.prop_values[indexOf(e.prop_keys, k)] = v, w.keys, w.texts)")
 	}
-	return columns, condition
+	return columns, conditions
 }
 
-func (s *goalSet) table() (*ext.Table, error) {
-	columns := []column{{"goal", "UInt32"}, {"name", "String"}, {"path_kind", "UInt8"}, {"path", "String"}, {"scroll", "UInt8"}, {"keys", "Array(String)"}, {"texts", "Array(String)"}}
-	return externalTable("goals", len(s.list), columns, func(no int) []any {
-		g := s.list[no]
-		return []any{uint32(no), g.name, g.pathKind, g.path, g.scroll, g.keys, g.values}
-	})
+func (s *goalSet) paths() bool {
+	return slices.ContainsFunc(s.list, func(g goal) bool { return g.pathKind != anyPath })
+}
+
+func (s *goalSet) scrolls() bool {
+	return slices.ContainsFunc(s.list, func(g goal) bool { return g.scroll != noScroll })
+}
+
+func (s *goalSet) properties() bool {
+	return slices.ContainsFunc(s.list, func(g goal) bool { return len(g.keys) > 0 })
+}
+
+// held is the goals as columns of windows, whose goal goalOf tells.
+func (s *goalSet) held(goalOf func(no int) uint32) []column {
+	of := func(no int) *goal { return &s.list[goalOf(no)] }
+	columns := []column{{"name", "String", func(no int) any { return of(no).name }}}
+	if s.paths() {
+		columns = append(columns, column{"path_kind", "UInt8", func(no int) any { return of(no).pathKind }}, column{"path", "String", func(no int) any { return of(no).path }})
+	}
+	if s.scrolls() {
+		columns = append(columns, column{"scroll", "UInt8", func(no int) any { return of(no).scroll }})
+	}
+	if s.properties() {
+		columns = append(columns, column{"keys", "Array(String)", func(no int) any { return of(no).keys }}, column{"texts", "Array(String)", func(no int) any { return of(no).values }})
+	}
+	return columns
 }
 
 func (e *Events) askConversions(ctx context.Context, b *batch) error {
-	return e.measure(ctx, "conversions", b, b.matched(b.eventsOf("1")))
+	return b.measure(ctx, "conversions", b.eventsOf("1"))
 }
 
 // awaySeconds is after how long without reading that far a session counts again for a scroll goal
 // in buckets: the pause that ends a session in Plausible too.
 const awaySeconds = 30 * 60
 
+// sinceAway is that a row is in the time of a window of scrolling.
+var sinceAway = fmt.Sprintf("e.at + %d >= w.from_time AND e.at < w.to_time", awaySeconds)
+
 // askScrolls finds the sessions that reached a scroll goal: when first, since awaySeconds before the
 // window. A session that already read that far before the window is not new in it.
 func (e *Events) askScrolls(ctx context.Context, b *batch) error {
 	b.wanted |= wantVisits
+	read := b.eventsOf("1")
+	read.within = sinceAway
 	statement := fmt.Sprintf(`
-		SELECT w.no AS no, toUInt32(%s) AS bucket, count(), groupArray(%d)(r.session_id)
+		SELECT w.no AS no, toUInt32(%s) AS bucket, count(), groupArray(%d)(w.session_id)
 		FROM (
-			SELECT w.no AS reached, m.session_id AS session_id, min(m.at) AS first
-			FROM (%s
-			) AS m
-			INNER JOIN windows AS w ON m.cohort = w.cohort
-			WHERE m.at + %d >= w.from_time AND m.at < w.to_time
-			GROUP BY reached, session_id
-		) AS r
-		INNER JOIN windows AS w ON r.reached = w.no
-		WHERE r.first >= w.from_time
-		GROUP BY no, bucket`, b.bucket("r.first"), trigger.FingerprintCap, b.matched(b.eventsOf("1")), awaySeconds)
-	tables, err := b.tables(b.windowsTable(nil, nil))
-	if err != nil {
-		return err
-	}
-	return e.query(ctx, "scrolls", tables, statement, func(rows driver.Rows) error {
+			SELECT w.no AS no, any(w.from_time) AS from_time, any(w.step) AS step, any(w.phase) AS phase, e.session_id AS session_id, min(e.at) AS first%s
+			GROUP BY no, session_id
+			HAVING first >= from_time
+		) AS w
+		GROUP BY no, bucket`, b.bucket("w.first"), trigger.FingerprintCap, b.rows(read))
+	return b.ask(ctx, "scrolls", statement, func(rows driver.Rows) error {
 		var no uint32
 		var m measured
 		if err := rows.Scan(&no, &m.start, &m.events, &m.fingerprints); err != nil {
@@ -165,7 +174,7 @@ type Conversion struct {
 func (e *Events) List(ctx context.Context, questions []Question, wanted [][]uint64) ([][]Conversion, error) {
 	lists := make([][]Conversion, len(questions))
 	for _, scroll := range []bool{false, true} {
-		b, of := newBatch(e), []int{}
+		b, of := newBatch(e, latest(questions)), []int{}
 		for i, q := range questions {
 			w := window{from: seconds(q.Window.From), to: seconds(q.Window.To), step: unbroken, least: int64(i)} // each question a window of its own
 			if q.Goal == nil || q.Goal.Scroll() != scroll || e.Lacks(q.Question) != "" || w.from >= w.to {
@@ -181,6 +190,7 @@ func (e *Events) List(ctx context.Context, questions []Question, wanted [][]uint
 		if len(of) == 0 {
 			continue
 		}
+		b.settle()
 		if err := e.list(ctx, b, scroll, of, wanted, lists); err != nil {
 			return nil, err
 		}
@@ -189,37 +199,23 @@ func (e *Events) List(ctx context.Context, questions []Question, wanted [][]uint
 }
 
 func (e *Events) list(ctx context.Context, b *batch, scroll bool, of []int, wanted [][]uint64, lists [][]Conversion) error {
-	table, err := b.windowsTable([]column{{"wanted", "Array(UInt64)"}}, func(no int) []any { return []any{wanted[of[no]]} })
-	tables, err := b.tables(table, err)
-	if err != nil {
-		return err
-	}
-	read := b.eventsOf("1")
+	read, id := b.eventsOf("1"), fingerprint
 	read.columns = append(read.columns, "pathname", "meta.key AS prop_keys", "meta.value AS prop_values", "referrer_source", "country_code")
-	row := "e.pathname AS page, e.referrer_source AS source, toString(e.country_code) AS country, e.prop_keys AS keys, e.prop_values AS texts"
-	read.out = append(read.out, row)
-	slices.Sort(read.columns)
-	read.columns = slices.Compact(read.columns)
-	id, times := "fingerprint", "m.at >= w.from_time"
 	if scroll {
-		id, times = "session_id", fmt.Sprintf("m.at + %d >= w.from_time", awaySeconds)
+		read.within, id = sinceAway, "e.session_id"
 	}
 	statement := fmt.Sprintf(`
 		SELECT no, first, id, page, source, country, keys, texts
 		FROM (
-			SELECT w.no AS no, m.%[1]s AS id, any(w.from_time) AS since, min(m.at) AS first,
-			       argMin(m.page, m.at) AS page, argMin(m.source, m.at) AS source, argMin(m.country, m.at) AS country,
-			       argMin(m.keys, m.at) AS keys, argMin(m.texts, m.at) AS texts
-			FROM (%[2]s
-			) AS m
-			INNER JOIN windows AS w ON m.cohort = w.cohort
-			WHERE %[3]s AND m.at < w.to_time AND has(w.wanted, m.%[1]s)
+			SELECT w.no AS no, %[1]s AS id, any(w.from_time) AS since, min(e.at) AS first,
+			       argMin(e.pathname, e.at) AS page, argMin(e.referrer_source, e.at) AS source, argMin(toString(e.country_code), e.at) AS country,
+			       argMin(e.prop_keys, e.at) AS keys, argMin(e.prop_values, e.at) AS texts%[2]s AND has(w.wanted, %[1]s)
 			GROUP BY no, id
 		)
 		WHERE first >= since
 		ORDER BY no, first DESC, id
-		LIMIT %[4]d BY no`, id, b.matched(read), times, ListedConversions)
-	return e.query(ctx, "list", tables, statement, func(rows driver.Rows) error {
+		LIMIT %[3]d BY no`, id, b.rows(read), ListedConversions)
+	return b.ask(ctx, "list", statement, func(rows driver.Rows) error {
 		var no, at uint32
 		var fingerprint uint64
 		var c Conversion
@@ -242,5 +238,5 @@ func (e *Events) list(ctx context.Context, b *batch, scroll bool, of []int, want
 			}
 		}
 		return nil
-	})
+	}, column{"wanted", "Array(UInt64)", func(no int) any { return wanted[of[no]] }})
 }

@@ -54,7 +54,7 @@ const absent = "(none)"
 
 // compiled is a list of filters as SQL. Filters that differ only in their values have the same
 // text: a statement grows with the shapes of filters, not with their number. The text reads columns
-// of e, an event, and of c.vals, the values.
+// of e, an event, and of w.vals, the values.
 type compiled struct {
 	shape      string // empty: everything passes
 	vals       [][]string
@@ -153,7 +153,7 @@ func (e *Events) withoutBroken(ctx context.Context, questions []Question, ask fu
 	e.filters.mu.Unlock()
 	slices.Sort(patterns)
 	for _, pattern := range slices.Compact(patterns) {
-		table, failed := externalTable("patterns", 1, []column{{"pattern", "String"}}, func(int) []any { return []any{pattern} })
+		table, failed := externalTable("patterns", 1, []column{{"pattern", "String", func(int) any { return pattern }}})
 		if failed != nil {
 			return failed
 		}
@@ -207,7 +207,7 @@ func (c *compiled) all(list []trigger.Filter, word string) string {
 // not depend on it.
 func (c *compiled) hold(values ...string) string {
 	c.vals = append(c.vals, values)
-	return fmt.Sprintf("c.vals[%d]", len(c.vals))
+	return fmt.Sprintf("w.vals[%d]", len(c.vals))
 }
 
 // read adds a column to those that the scan must read, and names it.
@@ -301,8 +301,7 @@ func pathPattern(path string) string {
 	return "^" + strings.ReplaceAll(pattern, `\*`, `.*`) + "$"
 }
 
-// filterSet is the distinct filters of one query. Its first is the empty one, so that the external
-// table is never empty.
+// filterSet is the distinct filters of one query. Its first is the empty one.
 type filterSet struct {
 	nos    map[trigger.Filters]uint32
 	list   []*compiled
@@ -311,7 +310,7 @@ type filterSet struct {
 
 func (s *filterSet) add(e *Events, f trigger.Filters) uint32 {
 	if len(s.list) == 0 {
-		s.nos, s.list, s.shapes = map[trigger.Filters]uint32{{}: 0}, []*compiled{{}}, []string{""}
+		s.nos, s.list, s.shapes = map[trigger.Filters]uint32{{}: 0}, []*compiled{{vals: [][]string{}}}, []string{""}
 	}
 	no, known := s.nos[f]
 	if !known {
@@ -345,19 +344,19 @@ func (s *filterSet) columns() []string {
 func (s *filterSet) condition() string {
 	var b strings.Builder
 	for no, shape := range s.shapes[1:] {
-		fmt.Fprintf(&b, "c.shape = %d, %s, ", no+1, shape)
+		fmt.Fprintf(&b, "w.shape = %d, %s, ", no+1, shape)
 	}
 	return "multiIf(" + b.String() + "1)"
 }
 
-func (s *filterSet) table() (*ext.Table, error) {
-	return externalTable("filters", len(s.list), []column{{"filter", "UInt32"}, {"shape", "UInt16"}, {"vals", "Array(Array(String))"}},
-		func(no int) []any {
-			c := s.list[no]
-			vals := c.vals
-			if vals == nil {
-				vals = [][]string{}
-			}
-			return []any{uint32(no), uint16(slices.Index(s.shapes, c.shape)), vals}
-		})
+// held is the filters as columns of windows, whose filter filterOf tells.
+func (s *filterSet) held(filterOf func(no int) uint32) []column {
+	shapeNos := make([]uint16, len(s.list))
+	for no, c := range s.list {
+		shapeNos[no] = uint16(slices.Index(s.shapes, c.shape))
+	}
+	return []column{
+		{"shape", "UInt16", func(no int) any { return shapeNos[filterOf(no)] }},
+		{"vals", "Array(Array(String))", func(no int) any { return s.list[filterOf(no)].vals }},
+	}
 }

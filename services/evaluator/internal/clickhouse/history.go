@@ -73,12 +73,8 @@ func (e *Events) sliding(ctx context.Context, q Question, length, lag time.Durat
 					arrayMap(t -> (toInt64(%[1]s), toInt8(1)), times),
 					arrayMap((t, n) -> (toInt64(%[2]s), toInt8(-1)), times, arrayPushBack(arrayPopFront(times), toInt64(%[3]d))))) AS change
 				FROM (
-					SELECT arrayMap(t -> toInt64(t), arraySort(groupUniqArray(m.at))) AS times
-					FROM (%[4]s
-					) AS m
-					INNER JOIN windows AS w ON m.cohort = w.cohort
-					WHERE m.at >= w.from_time AND m.at < w.to_time
-					GROUP BY m.%[5]s
+					SELECT arrayMap(t -> toInt64(t), arraySort(groupUniqArray(e.at))) AS times%[4]s
+					GROUP BY e.%[5]s
 				)
 			)
 			WHERE change.1 < %[6]d
@@ -112,11 +108,7 @@ func (e *Events) Tallies(ctx context.Context, q Question, from, lumped, to time.
 	var tallies []Tally
 	err := e.ofHistory(ctx, q, from, to, statsFrom, wantEvents, func(rows string) (string, func(driver.Rows) error) {
 		statement := fmt.Sprintf(`
-			SELECT toUInt32(if(m.at < %[1]d, %[2]d, m.at - m.at %% %[3]d)) AS bucket, count(), toUInt32(max(m.at))
-			FROM (%[4]s
-			) AS m
-			INNER JOIN windows AS w ON m.cohort = w.cohort
-			WHERE m.at >= w.from_time AND m.at < w.to_time
+			SELECT toUInt32(if(e.at < %[1]d, %[2]d, e.at - e.at %% %[3]d)) AS bucket, count(), toUInt32(max(e.at))%[4]s
 			GROUP BY bucket`, seconds(lumped), seconds(from), int64(width/time.Second), rows)
 		return statement, func(rows driver.Rows) error {
 			var start, last uint32
@@ -145,12 +137,8 @@ func (e *Events) Arrivals(ctx context.Context, q Question, from, to time.Time, w
 	var arrivals []Arrival
 	err := e.ofHistory(ctx, q, from, to, statsFrom, wantVisitors, func(rows string) (string, func(driver.Rows) error) {
 		statement := fmt.Sprintf(`
-			SELECT toUInt32(max(m.at)) AS at, m.user_id
-			FROM (%s
-			) AS m
-			INNER JOIN windows AS w ON m.cohort = w.cohort
-			WHERE m.at >= w.from_time AND m.at < w.to_time
-			GROUP BY m.user_id, intDiv(m.at, %d)
+			SELECT toUInt32(max(e.at)) AS last, e.user_id%s
+			GROUP BY e.user_id, intDiv(e.at, %d)
 			LIMIT %d`, rows, int64(width/time.Second), MostArrivals+1)
 		return statement, func(rows driver.Rows) error {
 			var a Arrival
@@ -184,14 +172,10 @@ func (e *Events) ofHistory(ctx context.Context, q Question, from, to, statsFrom 
 		if e.Lacks(q.Question) != "" {
 			return nil
 		}
-		b := newBatch(e)
+		b := newBatch(e, to)
 		b.add(q, w.from, w, wants)
 		b.settle()
-		statement, scan := ask(b.matched(b.eventsOf(where)))
-		tables, err := b.tables(b.windowsTable(nil, nil))
-		if err != nil {
-			return err
-		}
-		return e.query(ctx, "history", tables, statement, scan)
+		statement, scan := ask(b.rows(b.eventsOf(where)))
+		return b.ask(ctx, "history", statement, scan)
 	})
 }

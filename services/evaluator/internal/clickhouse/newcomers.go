@@ -3,7 +3,6 @@ package clickhouse
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -37,10 +36,9 @@ func (e *Events) FirstSeen(ctx context.Context, candidates []Candidate) ([]time.
 	if statement == "" {
 		return first, nil
 	}
-	asked, err := externalTable("asked", len(candidates), append(slices.Clone(askedColumns), column{"value", "String"}), func(no int) []any {
-		c := candidates[no]
-		return []any{uint32(no), uint64(c.SiteID), rankedBy[c.Dimension], seconds(c.Since), c.Value}
-	})
+	asked, err := externalTable("asked", len(candidates), append(
+		askedColumns(func(no int) History { c := candidates[no]; return History{c.SiteID, c.Dimension, c.Since} }),
+		column{"value", "String", func(no int) any { return candidates[no].Value }}))
 	if err != nil {
 		return nil, err
 	}
@@ -73,10 +71,7 @@ func (e *Events) Values(ctx context.Context, histories []History, to time.Time, 
 	if statement == "" {
 		return nil
 	}
-	asked, err := externalTable("asked", len(histories), askedColumns, func(no int) []any {
-		h := histories[no]
-		return []any{uint32(no), uint64(h.SiteID), rankedBy[h.Dimension], seconds(h.From)}
-	})
+	asked, err := externalTable("asked", len(histories), askedColumns(func(no int) History { return histories[no] }))
 	if err != nil {
 		return err
 	}
@@ -85,7 +80,14 @@ func (e *Events) Values(ctx context.Context, histories []History, to time.Time, 
 	})
 }
 
-var askedColumns = []column{{"no", "UInt32"}, {"site_id", "UInt64"}, {"of", "UInt8"}, {"from_time", "UInt32"}}
+func askedColumns(of func(no int) History) []column {
+	return []column{
+		{"no", "UInt32", func(no int) any { return uint32(no) }},
+		{"site_id", "UInt64", func(no int) any { return uint64(of(no).SiteID) }},
+		{"of", "UInt8", func(no int) any { return rankedBy[of(no).Dimension] }},
+		{"from_time", "UInt32", func(no int) any { return seconds(of(no).From) }},
+	}
+}
 
 func scanSeen(rows driver.Rows, seen func(no uint32, value string, first time.Time)) error {
 	var no, first uint32

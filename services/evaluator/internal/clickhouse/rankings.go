@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
@@ -58,6 +59,26 @@ func (p *plan) placeRanking(q Question, w window) part {
 	return p.put(rankings, q, w.from, w, 0)
 }
 
+// countsFirst tells whether a ranking is worth a number before: no value can have more than there are events.
+// Most windows of a slot have not enough, and the number comes with others of its kind.
+func countsFirst(q Question) bool { return q.Least > 1 && q.By != trigger.ByEntryPage }
+
+// rankWhatMayReach ranks for the questions that counted first and whose windows have enough.
+func (e *Events) rankWhatMayReach(ctx context.Context, questions []Question, parts [][2]part, slot time.Time) error {
+	p := &plan{events: e, slot: slot}
+	for i, q := range questions {
+		if !ofRanking(q.Ask) || !countsFirst(q) {
+			continue
+		}
+		enough := parts[i][0].whole().events >= uint64(q.Least)
+		parts[i] = [2]part{}
+		if enough {
+			parts[i][0] = p.placeRanking(q, window{from: seconds(q.Window.From), to: seconds(q.Window.To), step: unbroken})
+		}
+	}
+	return p.run(ctx)
+}
+
 func (e *Events) askRankings(ctx context.Context, b *batch) error {
 	where := "name != 'engagement'"
 	if b.goals.any() {
@@ -65,36 +86,26 @@ func (e *Events) askRankings(ctx context.Context, b *batch) error {
 	}
 	read := b.eventsOf(where)
 	read.columns = append(read.columns, "user_id")
-	read.out = append(read.out, "e.user_id AS user_id")
 	value := ""
 	for _, r := range ranked {
 		if slices.ContainsFunc(b.windows, func(w window) bool { return w.by == r.of }) {
 			read.columns = append(read.columns, r.columns...)
-			read.out = append(read.out, fmt.Sprintf("%s AS value%d", r.value, r.of))
-			value += fmt.Sprintf("w.of = %d, m.value%d, ", r.of, r.of)
+			value += fmt.Sprintf("w.of = %d, %s, ", r.of, r.value)
 		}
 	}
-	slices.Sort(read.columns)
-	read.columns = slices.Compact(read.columns)
-	return e.rank(ctx, b, fmt.Sprintf(`
-		SELECT w.no AS no, multiIf(%s'') AS value, if(any(w.of) = %d, count(), uniq(m.user_id)) AS n
-		FROM (%s
-		) AS m
-		INNER JOIN windows AS w ON m.cohort = w.cohort
-		WHERE m.at >= w.from_time AND m.at < w.to_time
-		GROUP BY no, value`, value, ofPage, b.matched(read)))
+	return b.rank(ctx, fmt.Sprintf(`
+		SELECT w.no AS no, multiIf(%s'') AS value, if(any(w.of) = %d, count(), uniq(e.user_id)) AS n%s
+		GROUP BY no, value`, value, ofPage, b.rows(read)))
 }
 
 // askEntryPages ranks the first pages of the visits that started in the window. A visit's entry page
 // is set once, so its earlier states do no harm.
 func (e *Events) askEntryPages(ctx context.Context, b *batch) error {
-	return e.rank(ctx, b, fmt.Sprintf(`
-		SELECT w.no AS no, m.entry_page AS value, uniq(m.user_id) AS n
-		FROM (%s
-		) AS m
-		INNER JOIN windows AS w ON m.cohort = w.cohort
-		WHERE m.started >= w.from_time AND m.started < w.to_time
-		GROUP BY no, value`, b.matched(b.visitsOf([]string{"user_id", "entry_page"}, []string{"e.user_id AS user_id", "e.entry_page AS entry_page"}))))
+	read := b.visitsOf("user_id", "entry_page")
+	read.within = "e.started >= w.from_time AND e.started < w.to_time"
+	return b.rank(ctx, fmt.Sprintf(`
+		SELECT w.no AS no, e.entry_page AS value, uniq(e.user_id) AS n%s
+		GROUP BY no, value`, b.rows(read)))
 }
 
 // rankedValues is how many values of a window are read: those that the site has seen before are
@@ -102,7 +113,7 @@ func (e *Events) askEntryPages(ctx context.Context, b *batch) error {
 const rankedValues = 1000
 
 // rank reads each window's values with the highest n, and how many more there are.
-func (e *Events) rank(ctx context.Context, b *batch, counted string) error {
+func (b *batch) rank(ctx context.Context, counted string) error {
 	statement := fmt.Sprintf(`
 		SELECT no, value, n, count() OVER (PARTITION BY no) AS total
 		FROM (%s
@@ -110,13 +121,7 @@ func (e *Events) rank(ctx context.Context, b *batch, counted string) error {
 		)
 		ORDER BY no, n DESC, value
 		LIMIT %d BY no`, counted, rankedValues)
-	tables, err := b.tables(b.windowsTable([]column{{"of", "UInt8"}, {"least", "UInt64"}}, func(no int) []any {
-		return []any{b.windows[no].by, uint64(max(b.windows[no].least, 0))}
-	}))
-	if err != nil {
-		return err
-	}
-	return e.query(ctx, "rankings", tables, statement, func(rows driver.Rows) error {
+	return b.ask(ctx, "rankings", statement, func(rows driver.Rows) error {
 		var no uint32
 		var name string
 		var n, total uint64
@@ -127,7 +132,7 @@ func (e *Events) rank(ctx context.Context, b *batch, counted string) error {
 		r.ranking = append(r.ranking, trigger.Ranked{Name: name, Visitors: int64(n)})
 		r.more = int(total) - len(r.ranking)
 		return nil
-	})
+	}, column{"of", "UInt8", func(no int) any { return b.windows[no].by }}, column{"least", "UInt64", func(no int) any { return uint64(max(b.windows[no].least, 0)) }})
 }
 
 // Top is what stood out in a window: five values of each, by visitors.
@@ -142,7 +147,7 @@ const topValues = 5
 // looked at.
 func (e *Events) Top(ctx context.Context, questions []Question) ([]Top, error) {
 	tops := make([]Top, len(questions))
-	b, parts := newBatch(e), make([][2]part, len(questions))
+	b, parts := newBatch(e, latest(questions)), make([][2]part, len(questions))
 	for i, q := range questions {
 		w := window{from: seconds(q.Window.From), to: seconds(q.Window.To), step: unbroken}
 		if w.from >= w.to || e.Unavailable(q.Filters) != "" {
@@ -156,6 +161,7 @@ func (e *Events) Top(ctx context.Context, questions []Question) ([]Top, error) {
 	if len(b.windows) == 0 {
 		return tops, nil
 	}
+	b.settle()
 	if err := e.askRankings(ctx, b); err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@ func (e *Events) Series(ctx context.Context, questions []Question, points int) (
 	var parts [][2]part
 	var counts []int
 	err := e.withoutBroken(ctx, questions, func() error {
-		p := &plan{events: e}
+		p := &plan{events: e, slot: latest(questions)}
 		parts, counts = p.placeSeries(questions, points)
 		return p.run(ctx)
 	})
@@ -47,11 +47,6 @@ func (e *Events) Series(ctx context.Context, questions []Question, points int) (
 
 // placeSeries tells the points of each question, too.
 func (p *plan) placeSeries(questions []Question, points int) (parts [][2]part, counts []int) {
-	for _, q := range questions {
-		if q.Window.To.After(p.slot) {
-			p.slot = q.Window.To
-		}
-	}
 	parts, counts = make([][2]part, len(questions)), make([]int, len(questions))
 	for i, q := range questions {
 		to := seconds(q.Window.To)

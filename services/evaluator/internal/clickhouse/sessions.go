@@ -38,35 +38,26 @@ const longestVisit = 7 * 24 * 3600
 // visitsOf reads states of visits that were active in one of the windows. A state that was taken back is
 // there twice, with opposite signs and the same times: sums over what was read are right whether or
 // not ClickHouse has collapsed the two.
-func (b *batch) visitsOf(columns, out []string) reading {
-	first, last := b.reads[0].from, b.reads[0].to
-	for _, s := range b.reads {
-		first, last = min(first, s.from), max(last, s.to)
+func (b *batch) visitsOf(columns ...string) reading {
+	active := func(spans []span) string {
+		first, last := spans[0].from, spans[0].to
+		for _, s := range spans {
+			first, last = min(first, s.from), max(last, s.to)
+		}
+		return fmt.Sprintf("start >= toDateTime(%d) AND timestamp >= toDateTime(%d) AND start < toDateTime(%d)", first-min(first, longestVisit), first, last)
 	}
 	return reading{
-		table: "sessions_v2",
-		where: fmt.Sprintf("start >= toDateTime(%d) AND timestamp >= toDateTime(%d) AND start < toDateTime(%d)",
-			first-min(first, longestVisit), first, last),
-		within:  "e.at >= c.from_time AND e.started < c.to_time",
+		table: "sessions_v2", where: "1", bound: active,
+		within:  fmt.Sprintf("e.at >= w.from_time AND e.started < w.to_time AND e.started + %d >= w.from_time", longestVisit),
 		columns: append([]string{"toUnixTimestamp(timestamp) AS at", "toUnixTimestamp(start) AS started"}, columns...),
-		out:     append([]string{"e.at AS at", "e.started AS started"}, out...),
 	}
 }
 
 func (e *Events) askSessions(ctx context.Context, b *batch) error {
 	statement := fmt.Sprintf(`
-		SELECT w.no AS no, sum(m.sign), sum(m.sign * m.is_bounce), sum(m.sign * toInt64(m.duration)), sum(m.sign * toInt64(m.pageviews))
-		FROM (%s
-		) AS m
-		INNER JOIN windows AS w ON m.cohort = w.cohort
-		WHERE m.at >= w.from_time AND m.started < w.to_time AND m.started + %d >= w.from_time
-		GROUP BY no`, b.matched(b.visitsOf([]string{"sign", "is_bounce", "duration", "pageviews"},
-		[]string{"e.sign AS sign", "e.is_bounce AS is_bounce", "e.duration AS duration", "e.pageviews AS pageviews"})), longestVisit)
-	tables, err := b.tables(b.windowsTable(nil, nil))
-	if err != nil {
-		return err
-	}
-	return e.query(ctx, "sessions", tables, statement, func(rows driver.Rows) error {
+		SELECT w.no AS no, sum(e.sign), sum(e.sign * e.is_bounce), sum(e.sign * toInt64(e.duration)), sum(e.sign * toInt64(e.pageviews))%s
+		GROUP BY no`, b.rows(b.visitsOf("sign", "is_bounce", "duration", "pageviews")))
+	return b.ask(ctx, "sessions", statement, func(rows driver.Rows) error {
 		var no uint32
 		var v visits
 		if err := rows.Scan(&no, &v.visits, &v.bounces, &v.duration, &v.pageviews); err != nil {

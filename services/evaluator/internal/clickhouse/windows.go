@@ -12,22 +12,20 @@ import (
 )
 
 // eventsOf reads what the batch wants to measure of events.
-func (b *batch) eventsOf(where string) reading {
+func (b *batch) eventsOf(where string, columns ...string) reading {
 	r := reading{
-		table: "events_v2", where: where + " AND " + b.times("timestamp"), within: "e.at >= c.from_time AND e.at < c.to_time",
-		columns: []string{"toUnixTimestamp(timestamp) AS at"}, out: []string{"e.at AS at"},
+		table: "events_v2", where: where, bound: times, within: "e.at >= w.from_time AND e.at < w.to_time",
+		columns: append([]string{"toUnixTimestamp(timestamp) AS at"}, columns...),
 	}
-	read := func(want uint8, out string, columns ...string) {
+	read := func(want uint8, columns ...string) {
 		if b.wanted&want != 0 {
-			r.columns, r.out = append(r.columns, columns...), append(r.out, out)
+			r.columns = append(r.columns, columns...)
 		}
 	}
-	read(wantVisitors, "e.user_id AS user_id", "user_id")
-	read(wantVisits, "e.session_id AS session_id", "session_id")
-	read(wantPageviews, "e.pageview AS pageview", "name = 'pageview' AS pageview")
-	read(wantFingerprints, fingerprint+" AS fingerprint", "user_id", "session_id", "pathname", "meta.key AS prop_keys", "meta.value AS prop_values")
-	slices.Sort(r.columns)
-	r.columns = slices.Compact(r.columns)
+	read(wantVisitors, "user_id")
+	read(wantVisits, "session_id")
+	read(wantPageviews, "name = 'pageview' AS pageview")
+	read(wantFingerprints, "user_id", "session_id", "pathname", "meta.key AS prop_keys", "meta.value AS prop_values")
 	return r
 }
 
@@ -59,24 +57,20 @@ func (e *Events) askLasting(ctx context.Context, b *batch) error {
 		FROM (
 			SELECT %s
 			FROM (
-				SELECT %s, toUnixTimestamp(max(timestamp)) AS at
-				FROM events_v2
-				WHERE site_id IN (SELECT cohort FROM windows) AND name != 'engagement' AND %s
+				SELECT %s, max(at) AS at
+				FROM (%s
+				)
 				GROUP BY %s
 			) AS m
-			ASOF INNER JOIN (SELECT DISTINCT cohort, from_time FROM windows) AS w ON m.site_id = w.cohort AND m.at >= w.from_time
+			ASOF INNER JOIN (SELECT DISTINCT site_id, from_time FROM windows) AS w ON m.site_id = w.site_id AND m.at >= w.from_time
 			GROUP BY site, start
 		) AS s
-		INNER JOIN windows AS w ON s.site = w.cohort
+		INNER JOIN windows AS w ON s.site = w.site_id
 		WHERE s.start >= w.from_time
 		GROUP BY no`,
 		strings.Join(merged, ", "), strings.Join(append([]string{"m.site_id AS site, w.from_time AS start, max(m.at) AS last"}, states...), ", "),
-		by, b.times("timestamp"), by)
-	tables, err := b.tables(b.windowsTable(nil, nil))
-	if err != nil {
-		return err
-	}
-	return e.query(ctx, "visitors", tables, statement, func(rows driver.Rows) error {
+		by, b.scan(b.eventsOf("name != 'engagement'", keys...)), by)
+	return b.ask(ctx, "visitors", statement, func(rows driver.Rows) error {
 		var no uint32
 		var m measured
 		if err := rows.Scan(&no, &m.visitors, &m.visits, &m.last); err != nil {
@@ -92,39 +86,31 @@ func (e *Events) askWindows(ctx context.Context, b *batch) error {
 	if b.wanted == wantPageviews {
 		where = "name = 'pageview'"
 	}
-	return e.measure(ctx, "windows", b, b.matched(b.eventsOf(where)))
+	return b.measure(ctx, "windows", b.eventsOf(where))
 }
 
-// measured is what is counted of the rows m of a window w, in the order in which measure reads it.
+// measured is what is counted of the rows e of a window w, in the order in which measure reads it.
 func (b *batch) measured() string {
 	pageviews := "toUInt64(0)"
 	if b.wanted&wantPageviews != 0 {
-		pageviews = "countIf(m.pageview)"
+		pageviews = "countIf(e.pageview)"
 	}
 	return strings.Join([]string{
-		b.aggregate(wantVisitors, "uniq%s(m.user_id%s)", "toUInt64(0)"),
-		b.aggregate(wantVisits, "uniq%s(m.session_id%s)", "toUInt64(0)"),
+		b.aggregate(wantVisitors, "uniq%s(e.user_id%s)", "toUInt64(0)"),
+		b.aggregate(wantVisits, "uniq%s(e.session_id%s)", "toUInt64(0)"),
 		pageviews,
 		"count()",
-		"max(m.at)",
-		b.aggregate(wantFingerprints, fmt.Sprintf("groupArray%%s(%d)(m.fingerprint%%s)", trigger.FingerprintCap), "emptyArrayUInt64()"),
+		"max(e.at)",
+		b.aggregate(wantFingerprints, fmt.Sprintf("groupArray%%s(%d)(%s%%s)", trigger.FingerprintCap, fingerprint), "emptyArrayUInt64()"),
 	}, ", ")
 }
 
-// measure joins the rows of the cohorts with the windows and measures each.
-func (e *Events) measure(ctx context.Context, family string, b *batch, rows string) error {
+// measure measures each window.
+func (b *batch) measure(ctx context.Context, family string, read reading) error {
 	statement := fmt.Sprintf(`
-		SELECT w.no AS no, toUInt32(%s) AS bucket, %s
-		FROM (%s
-		) AS m
-		INNER JOIN windows AS w ON m.cohort = w.cohort
-		WHERE m.at >= w.from_time AND m.at < w.to_time
-		GROUP BY no, bucket`, b.bucket("m.at"), b.measured(), rows)
-	tables, err := b.tables(b.windowsTable(nil, nil))
-	if err != nil {
-		return err
-	}
-	return e.query(ctx, family, tables, statement, func(rows driver.Rows) error {
+		SELECT w.no AS no, toUInt32(%s) AS bucket, %s%s
+		GROUP BY no, bucket`, b.bucket("e.at"), b.measured(), b.rows(read))
+	return b.ask(ctx, family, statement, func(rows driver.Rows) error {
 		var no uint32
 		var m measured
 		if err := rows.Scan(&no, &m.start, &m.visitors, &m.visits, &m.pageviews, &m.events, &m.last, &m.fingerprints); err != nil {
