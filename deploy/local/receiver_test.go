@@ -18,15 +18,15 @@ import (
 
 // post sends a message as the dispatcher does, signed with our own code: the receiver checks it
 // with the library.
-func post(t *testing.T, address, path, body string, secrets ...signature.Secret) (status int) {
+func post(t *testing.T, address, path, body string, signers ...signature.Signer) (status int) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address+path, strings.NewReader(body))
 	require.NoError(t, err)
-	if len(secrets) > 0 {
+	if len(signers) > 0 {
 		now := time.Now()
 		request.Header.Set(signature.HeaderID, "msg_1")
 		request.Header.Set(signature.HeaderTimestamp, jsonNumber(now.Unix()))
-		request.Header.Set(signature.HeaderSignature, signature.Sign("msg_1", now, []byte(body), secrets...))
+		request.Header.Set(signature.HeaderSignature, signature.Sign("msg_1", now, []byte(body), signers...))
 	}
 	response, err := http.DefaultClient.Do(request)
 	require.NoError(t, err)

@@ -34,13 +34,30 @@ func NewTracers(ctx context.Context, name string) (trace.TracerProvider, func(co
 // TraceContext is the W3C traceparent of the context's span, to travel with a row or a message;
 // empty without a span.
 func TraceContext(ctx context.Context) string {
-	carrier := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, carrier)
-	return carrier["traceparent"]
+	headers := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, headers)
+	return headers["traceparent"]
 }
 
 // WithTraceContext is the context of work that began where the traceparent says. A malformed
 // one is ignored.
 func WithTraceContext(ctx context.Context, traceparent string) context.Context {
-	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": traceparent})
+	return propagation.TraceContext{}.Extract(ctx, carrier(traceparent))
 }
+
+// carrier holds a traceparent alone, and needs no map for it: it is read for each delivery.
+type carrier string
+
+// Get is the traceparent under its name.
+func (c carrier) Get(name string) string {
+	if name == "traceparent" {
+		return string(c)
+	}
+	return ""
+}
+
+// Set does nothing: it is only read.
+func (carrier) Set(string, string) {}
+
+// Keys is the one name.
+func (carrier) Keys() []string { return []string{"traceparent"} }

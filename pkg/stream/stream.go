@@ -4,6 +4,9 @@
 // A firing travels as the standard message's bytes, untouched, with what the dispatcher must
 // know of it in headers: the payload needs no parsing on its way.
 //
+// What the api asks of the dispatchers is a row of the database first: a message on COMMANDS names
+// the row, and only wakes.
+//
 // What operators should know of the system itself, such as that ingestion is silent, is in a stream
 // of its own, SYSTEM, for whoever subscribes: no service consumes it.
 package stream
@@ -25,11 +28,13 @@ import (
 // Names in the broker.
 const (
 	Firings    = "FIRINGS"    // the stream: firing.<site_id>.<trigger_type>
-	Dispatcher = "dispatcher" // its durable pull consumer, shared by all dispatchers
+	Commands   = "COMMANDS"   // the stream: command.<kind>, as command.retry
+	Dispatcher = "dispatcher" // the durable pull consumer of each, shared by all dispatchers
 	System     = "SYSTEM"     // the stream: system.<kind>, as system.ingestion.silent
 
-	firingSubjects = "firing.>"
-	systemSubjects = "system.>"
+	firingSubjects  = "firing.>"
+	commandSubjects = "command.>"
+	systemSubjects  = "system.>"
 )
 
 // DuplicateWindow is how long JetStream drops a second message with the id of an earlier one.
@@ -97,6 +102,21 @@ func Ensure(ctx context.Context, js jetstream.JetStream, o Options) (jetstream.S
 	if err != nil {
 		return nil, nil, err
 	}
+	_, err = ensure(ctx, js, jetstream.StreamConfig{
+		Name:        Commands,
+		Description: "Ids of commands, from the api to the dispatchers",
+		Subjects:    []string{commandSubjects},
+		Storage:     jetstream.FileStorage,
+		Replicas:    max(o.Replicas, 1),
+		Duplicates:  DuplicateWindow,
+		// Whatever is dropped, the row is found.
+		Discard:  jetstream.DiscardOld,
+		MaxBytes: 16 << 20,
+		MaxAge:   time.Hour,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
 	consumer, err := s.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
 		Durable:       Dispatcher,
 		Description:   "All dispatchers share it",
@@ -109,6 +129,20 @@ func Ensure(ctx context.Context, js jetstream.JetStream, o Options) (jetstream.S
 		return nil, nil, fmt.Errorf("consumer %s of stream %s: %w", Dispatcher, Firings, err)
 	}
 	return s, consumer, nil
+}
+
+// CommandConsumer creates the consumer of COMMANDS, or finds it.
+func CommandConsumer(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
+	consumer, err := js.CreateOrUpdateConsumer(ctx, Commands, jetstream.ConsumerConfig{
+		Durable:     Dispatcher,
+		Description: "All dispatchers share it",
+		AckPolicy:   jetstream.AckExplicitPolicy,
+		AckWait:     AckWait,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("consumer %s of stream %s: %w", Dispatcher, Commands, err)
+	}
+	return consumer, nil
 }
 
 // ensure creates a stream, or checks the one that exists.
@@ -158,6 +192,23 @@ func EncodeSystem(id, kind string, payload []byte) *nats.Msg {
 	m.Data = payload
 	m.Header.Set(jetstream.MsgIDHeader, id)
 	return m
+}
+
+// EncodeCommand makes the message that wakes the dispatchers for a command, once its row is
+// committed.
+func EncodeCommand(kind, id string) *nats.Msg {
+	m := nats.NewMsg("command." + kind)
+	m.Header.Set(jetstream.MsgIDHeader, id)
+	return m
+}
+
+// DecodeCommand reads a command's id.
+func DecodeCommand(header nats.Header) (string, error) {
+	id := header.Get(jetstream.MsgIDHeader)
+	if !token.MatchString(id) {
+		return "", fmt.Errorf("header %s is %q, not an id", jetstream.MsgIDHeader, id)
+	}
+	return id, nil
 }
 
 // Decode reads what Encode made. An error means that the message can never be delivered.

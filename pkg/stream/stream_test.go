@@ -142,3 +142,31 @@ func TestAnnouncementsNameWhatChanged(t *testing.T) {
 	assert.Equal(t, "changed.webhook.wh_1", <-heard)
 	assert.Equal(t, "changed.trigger.tr_1", <-heard)
 }
+
+// A command's message names its row; what cannot name one is refused.
+func TestACommandArrivesAsItWasPublished(t *testing.T) {
+	_, js := connect(t)
+	_, _, err := Ensure(t.Context(), js, Options{})
+	require.NoError(t, err)
+	for range 2 { // the second is a repetition: the broker drops it
+		_, err = js.PublishMsg(t.Context(), EncodeCommand("retry", "cmd_1"))
+		require.NoError(t, err)
+	}
+	_, err = js.PublishMsg(t.Context(), EncodeCommand("recover", "cmd 2"))
+	require.NoError(t, err)
+	consumer, err := CommandConsumer(t.Context(), js)
+	require.NoError(t, err)
+
+	m, err := consumer.Next(jetstream.FetchMaxWait(10 * time.Second))
+	require.NoError(t, err)
+	assert.Equal(t, "command.retry", m.Subject())
+	id, err := DecodeCommand(m.Headers())
+	require.NoError(t, err)
+	assert.Equal(t, "cmd_1", id)
+
+	m, err = consumer.Next(jetstream.FetchMaxWait(10 * time.Second))
+	require.NoError(t, err)
+	assert.Equal(t, "command.recover", m.Subject(), "the copy was dropped")
+	_, err = DecodeCommand(m.Headers())
+	require.ErrorContains(t, err, "not an id")
+}

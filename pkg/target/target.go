@@ -20,6 +20,7 @@ type Policy struct {
 	AllowHTTP    bool
 	AllowPrivate Prefixes // reachable although not public
 
+	denied   Denied
 	guardian *ssrf.Guardian
 }
 
@@ -60,19 +61,56 @@ func NewPolicy(allowHTTP bool, allowPrivate Prefixes) Policy {
 	}
 }
 
+// Except makes a policy that refuses these too, whatever it allows.
+func (p Policy) Except(d Denied) Policy {
+	p.denied = d
+	return p
+}
+
 // ErrRefusedAddress is the error of an address that the policy does not allow. Its text names
 // no address: it is shown to the webhook's owner, who must not learn what a name resolves to
 // inside the operator's network.
 var ErrRefusedAddress = errors.New("leads to an address that is not public, which ALLOW_PRIVATE_TARGETS does not allow")
 
-// CheckAddr decides on one address. An IPv4 address inside an IPv6 one (mapped) is judged as
-// the IPv4 address it reaches; other embeddings (NAT64, 6to4, compatible) are not public.
+// ErrDenied is the error of a host, an address or a port that is not for webhooks.
+var ErrDenied = errors.New("leads to a host or a port that is not for webhooks here")
+
+// ownPorts are those where our own parts and their peers usually listen: Postgres, NATS (clients,
+// routes, monitoring) and ClickHouse, which runs the query of a POST's URL. On public addresses they
+// are anybody's. In the operator's network they are refused, although the network may be allowed:
+// it was allowed for receivers.
+var ownPorts = map[uint16]bool{5432: true, 4222: true, 6222: true, 8222: true, 8123: true, 9000: true, 9004: true, 9005: true, 9009: true}
+
+// CheckAddrPort decides on where a connection leads.
+func (p Policy) CheckAddrPort(to netip.AddrPort) error {
+	if err := p.CheckAddr(to.Addr()); err != nil {
+		return err
+	}
+	if ownPorts[to.Port()] && publicOnly.CheckAddr(to.Addr()) != nil {
+		return ErrDenied
+	}
+	return nil
+}
+
+var publicOnly = NewPolicy(false, nil)
+
+// nat64 is where a translator puts IPv4 addresses (RFC 6052). Networks without IPv4 allow it.
+var nat64 = netip.MustParsePrefix("64:ff9b::/96")
+
+// CheckAddr decides on one address. An IPv4 address inside an IPv6 one (mapped, or NAT64 where it is
+// allowed) is judged as the IPv4 address it reaches; other embeddings (6to4, compatible) are not public.
 func (p Policy) CheckAddr(addr netip.Addr) error {
 	if p.guardian == nil {
-		p = NewPolicy(p.AllowHTTP, p.AllowPrivate)
+		p = NewPolicy(p.AllowHTTP, p.AllowPrivate).Except(p.denied)
 	}
-	if addr.Zone() != "" || p.guardian.SafeAddr(addr.Unmap()) != nil || isISATAP(addr) {
+	switch plain := addr.Unmap(); {
+	case addr.Zone() != "" || p.guardian.SafeAddr(plain) != nil || isISATAP(addr):
 		return ErrRefusedAddress
+	case p.denied.addr(plain):
+		return ErrDenied
+	case nat64.Contains(plain):
+		b := plain.As16()
+		return p.CheckAddr(netip.AddrFrom4([4]byte(b[12:])))
 	}
 	return nil
 }
@@ -93,7 +131,7 @@ func (p Policy) Control(_, address string, _ syscall.RawConn) error {
 	if err != nil {
 		return ErrRefusedAddress
 	}
-	return p.CheckAddr(addrPort.Addr())
+	return p.CheckAddrPort(addrPort)
 }
 
 // CheckURL says in one sentence why a webhook may not have this URL. It does not resolve
@@ -115,32 +153,43 @@ func (p Policy) CheckURL(raw string) error {
 		return errors.New("must not carry a user name or password; use headers")
 	case u.Fragment != "":
 		return errors.New("must not have a fragment")
-	case strings.ContainsAny(u.Host, "\\ \t%") || !ascii(u.Hostname()):
-		return errors.New("must name its host in plain ASCII (an international name as xn--…)")
 	}
-	if port := u.Port(); port != "" {
-		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+	port := uint64(443)
+	if u.Scheme == "http" {
+		port = 80
+	}
+	if given := u.Port(); given != "" {
+		if port, err = strconv.ParseUint(given, 10, 16); err != nil || port == 0 {
 			return errors.New("must have a port between 1 and 65535")
 		}
 	}
 	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
 	if addr, err := netip.ParseAddr(host); err == nil {
-		return p.CheckAddr(addr)
+		return p.CheckAddrPort(netip.AddrPortFrom(addr, uint16(port)))
 	}
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return p.CheckAddr(netip.AddrFrom4([4]byte{127, 0, 0, 1}))
+	switch {
+	case !isName(host):
+		return errors.New("must name its host in plain ASCII (an international name as xn--…)")
+	case host == "localhost" || strings.HasSuffix(host, ".localhost"):
+		return p.CheckAddrPort(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port)))
+	case p.denied.hosts[host]:
+		return ErrDenied
 	}
-	if last := host[strings.LastIndexByte(host, '.')+1:]; last == "" || strings.HasPrefix(last, "0x") || strings.Trim(last, "0123456789") == "" {
+	if last := host[strings.LastIndexByte(host, '.')+1:]; strings.HasPrefix(last, "0x") || strings.Trim(last, "0123456789") == "" {
 		return errors.New("must write an IP address in its usual form") // 127.1, 0x7f000001, 2130706433
+	}
+	if !strings.Contains(host, ".") && len(p.AllowPrivate) == 0 {
+		return errors.New("must have the full name of a public host") // "postgres" could only be one of the operator's
 	}
 	return nil
 }
 
-func ascii(s string) bool {
-	for _, b := range []byte(s) {
-		if b <= ' ' || b >= 0x7f {
+// isName tells what a resolver would ask for: letters, digits, hyphens and underscores between dots.
+func isName(host string) bool {
+	for label := range strings.SplitSeq(host, ".") {
+		if label == "" || len(label) > 63 || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
 			return false
 		}
 	}
-	return true
+	return len(host) <= 253
 }

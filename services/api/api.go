@@ -40,6 +40,7 @@ type Config struct {
 	SecretsKey             vault.Vault     `env:"SECRETS_KEY,required,notEmpty"`
 	AllowPrivateTargets    target.Prefixes `env:"ALLOW_PRIVATE_TARGETS"`
 	AllowHTTPTargets       bool            `env:"ALLOW_HTTP_TARGETS" envDefault:"false"`
+	DenyTargets            target.Denied   `env:"DENY_TARGETS"`
 }
 
 // Validate reports what the types alone do not refuse.
@@ -94,7 +95,7 @@ func Run(ctx context.Context, c Config, s *daemon.Service) error {
 
 	a := &api{
 		log: s.Log, store: postgres.New(own), directory: directory, grants: newGrants(),
-		vault: c.SecretsKey, targets: target.NewPolicy(c.AllowHTTPTargets, c.AllowPrivateTargets), nats: nc,
+		vault: c.SecretsKey, targets: target.NewPolicy(c.AllowHTTPTargets, c.AllowPrivateTargets).Except(c.DenyTargets), nats: nc,
 	}
 	s.Ready("postgres", a.store.Ping)
 	s.Ready("plausible", directory.Ping)

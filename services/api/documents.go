@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/textproto"
@@ -9,9 +10,11 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/format"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/target"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
+	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/postgres"
 )
 
 // The limits of what owners write, besides those of the contract.
@@ -26,6 +29,9 @@ const (
 
 	defaultTimeout = 15
 	longestTimeout = 30
+
+	lowestRate  = 0.01 // per second
+	highestRate = 1000
 )
 
 // webhookDocument is a webhook as its owner writes it, complete with its defaults.
@@ -36,6 +42,9 @@ type webhookDocument struct {
 	enable         bool // enabled was given, and true
 	headers        map[string]string
 	timeoutSeconds int
+	format         format.Format
+	template       string // of the format custom, else empty
+	rateLimit      *float64
 	triggers       []triggerDocument
 	hasTriggers    bool
 }
@@ -65,7 +74,7 @@ const (
 
 // readWebhook reads a whole webhook. An URL that is the stored one is not judged again: after
 // the operator's rules have changed, its owner must still be able to pause it.
-func readWebhook(raw json.RawMessage, p purpose, storedURL string, targets target.Policy) (webhookDocument, []strict.Problem) {
+func readWebhook(ctx context.Context, raw json.RawMessage, p purpose, stored postgres.Webhook, targets target.Policy) (webhookDocument, []strict.Problem) {
 	var problems []strict.Problem
 	o := strict.Read("", raw, &problems)
 	d := webhookDocument{
@@ -75,16 +84,18 @@ func readWebhook(raw json.RawMessage, p purpose, storedURL string, targets targe
 		headers:        readHeaders(o),
 		timeoutSeconds: int(o.Integer("timeout_seconds", defaultTimeout, 1, longestTimeout)),
 	}
+	d.rateLimit = o.Number("rate_limit_per_second", lowestRate, highestRate)
 	if _, given := o.Take("enabled"); given {
 		d.enable = d.enabled
 	}
-	if err := targets.CheckURL(d.url); err != nil && (d.url == "" || d.url != storedURL) && !hasProblem(problems, "url") {
+	if err := targets.CheckURL(d.url); err != nil && (d.url == "" || d.url != stored.URL) && !hasProblem(problems, "url") {
 		o.Refuse("url", "%s", err)
 	}
-	o.Only("format", `"standard"`, `only "standard" is available in this version`)
-	o.Only("template", "null", "is not available in this version")
+	d.format, d.template = readFormat(o)
+	if !hasProblem(problems, "template") && !hasProblem(problems, "format") {
+		checkFormat(ctx, o, d, stored)
+	}
 	o.Only("batch", "null", "is not available in this version")
-	o.Only("rate_limit_per_second", "null", "is not available in this version")
 
 	if d.hasTriggers = o.Has("triggers"); d.hasTriggers {
 		if _, given := o.Take("triggers"); !given { // as a default it would remove them all
@@ -95,7 +106,7 @@ func readWebhook(raw json.RawMessage, p purpose, storedURL string, targets targe
 			inner = replacing
 		}
 		for i, element := range o.List("triggers", maxTriggers) {
-			d.triggers = append(d.triggers, readTrigger(fmt.Sprintf("triggers[%d]", i), element, inner, &problems))
+			d.triggers = append(d.triggers, readTrigger(fmt.Sprintf("triggers[%d]", i), element, nil, inner, &problems))
 		}
 		refuseRepeatedIDs(d.triggers, &problems)
 	}
@@ -109,9 +120,10 @@ func hasProblem(problems []strict.Problem, field string) bool {
 	return slices.ContainsFunc(problems, func(p strict.Problem) bool { return p.Field == field })
 }
 
-// readTrigger reads a whole trigger. Whether its goal exists is settled later: see settle.
-func readTrigger(path string, raw json.RawMessage, p purpose, problems *[]strict.Problem) triggerDocument {
-	o := strict.Read(path, raw, problems)
+// readTrigger reads a whole trigger; patch is what was merged into a stored one, or nil. Whether its
+// goal exists is settled later: see settle.
+func readTrigger(path string, raw, patch json.RawMessage, p purpose, problems *[]strict.Problem) triggerDocument {
+	o := strict.ReadPatched(path, raw, patch, problems)
 	if !o.Valid() {
 		return triggerDocument{path: o.Path()}
 	}
@@ -130,7 +142,7 @@ func readTrigger(path string, raw json.RawMessage, p purpose, problems *[]strict
 	if string(config) == "null" {
 		config = nil
 	}
-	parsed, found := trigger.Parse(d.typ, config)
+	parsed, found := trigger.ParsePatched(d.typ, config, o.Patch("config"))
 	if d.typ == "" {
 		found = []strict.Problem{{Field: "type", Message: "is required"}}
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -17,7 +18,7 @@ import (
 
 // complaints reads a document and returns its problems, as "field: message".
 func complaints(body string, p purpose) []string {
-	_, problems := readWebhook([]byte(body), p, "", target.NewPolicy(false, nil))
+	_, problems := readWebhook(context.Background(), []byte(body), p, postgres.Webhook{}, target.NewPolicy(false, nil))
 	lines := []string{}
 	for _, problem := range problems {
 		lines = append(lines, problem.Field+": "+problem.Message)
@@ -51,9 +52,27 @@ func TestEveryProblemOfAWebhookIsNamed(t *testing.T) {
 		with(`"timeout_seconds": 1e99`):                            {"timeout_seconds: must be a whole number"},
 		with(`"timeout_seconds": "15"`):                            {"timeout_seconds: must be a whole number"},
 		with(`"format": "standard", "template": null, "batch": null, "rate_limit_per_second": null`): {},
-		with(`"format": "slack", "template": "x", "batch": {"max_size": 5}, "rate_limit_per_second": 0`): {
-			`format: only "standard" is available in this version`, "template: is not available in this version",
-			"batch: is not available in this version", "rate_limit_per_second: is not available in this version"},
+		with(`"format": "morse"`):                                                                       {"format: must be one of standard, slack, discord, teams, custom"},
+		with(`"format": 7, "template": 7`):                                                              {"format: must be one of standard, slack, discord, teams, custom", "template: must be text"},
+		with(`"format": "slack", "template": "."`):                                                      {`template: needs the format "custom"`},
+		with(`"template": "."`):                                                                         {`template: needs the format "custom"`},
+		with(`"format": "teams", "template": null`):                                                     {},
+		with(`"format": "custom", "template": "{text: .data.trigger.name}"`):                            {},
+		with(`"format": "custom", "template": ".data.conversions[0].page | length"`):                    {},
+		with(`"format": "custom", "template": ".data.baseline | if . then . else error(\"none\") end"`): {},
+		with(`"format": "custom"`):                                                                      {"template: is required: a jq expression that makes the body of the message"},
+		with(`"format": "custom", "template": ""`):                                                      {"template: is required: a jq expression that makes the body of the message"},
+		with(`"format": "custom", "template": ".data | {"`):                                             {"template: is not a valid jq expression: unexpected EOF, in line 1 at character 10"},
+		with(`"format": "custom", "template": "$ENV"`):                                                  {"template: uses $ENV, which templates do not have"},
+		with(`"format": "custom", "template": ".type.x"`):                                               {"template: fails for every example of a message, for goal_achieved because the template failed: expected an object but got: string (\"goal_achieved.fired\")"},
+		with(`"format": "custom", "template": "empty"`):                                                 {"template: fails for every example of a message, for goal_achieved because the template makes no value of this message; it must make exactly one"},
+		with(`"format": "custom", "template": "` + strings.Repeat("é", 8193) + `"`):                     {"template: must have at most 16384 bytes"},
+		with(`"batch": {"max_size": 5}`):                                                                {"batch: is not available in this version"},
+		with(`"rate_limit_per_second": 0.01`):                                                           {},
+		with(`"rate_limit_per_second": 1000`):                                                           {},
+		with(`"rate_limit_per_second": 0`):                                                              {"rate_limit_per_second: must be at least 0.01"},
+		with(`"rate_limit_per_second": 1000.1`):                                                         {"rate_limit_per_second: must be at most 1000"},
+		with(`"rate_limit_per_second": "fast"`):                                                         {"rate_limit_per_second: must be a number"},
 		with(`"id": "wh_1", "status": "active", "created_at": "x", "secret": "whsec_x"`): {
 			"id: cannot be set", "status: cannot be set", "created_at: cannot be set", "secret: cannot be set"},
 
@@ -211,7 +230,7 @@ func FuzzDocuments(f *testing.F) {
 			return
 		}
 		for _, p := range []purpose{creating, replacing} {
-			d, problems := readWebhook(body, p, "", targets)
+			d, problems := readWebhook(context.Background(), body, p, postgres.Webhook{}, targets)
 			if invalid(problems) != nil {
 				continue
 			}
@@ -228,7 +247,7 @@ func FuzzDocuments(f *testing.F) {
 					Config: config, Filters: filters, CooldownSeconds: document.cooldownSeconds, NotifyResolved: document.notifyResolved})
 			}
 			view := mustMarshal(viewWebhook(w, access{canChange: true}))
-			again, problems := readWebhook(view, replacing, "", targets)
+			again, problems := readWebhook(context.Background(), view, replacing, postgres.Webhook{}, targets)
 			if len(problems) > 0 {
 				t.Fatalf("%q was accepted, but not %s: %v", body, view, problems)
 			}
@@ -243,7 +262,7 @@ func FuzzDocuments(f *testing.F) {
 			}
 		}
 		var problems []strict.Problem
-		readTrigger("", body, patching, &problems)
+		readTrigger("", body, body, patching, &problems)
 		if merged := mergePatch([]byte(`{"url": "https://example.com", "headers": {"A": "b"}}`), body); !json.Valid(merged) {
 			t.Fatalf("a patch of %q makes %s", body, merged)
 		}

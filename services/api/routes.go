@@ -26,6 +26,7 @@ func (a *api) handler(o *observer) http.Handler {
 
 	e.GET(webhooks, a.look(a.listWebhooks))
 	e.POST(webhooks, a.change(a.createWebhook))
+	e.POST(webhooks+"/preview", a.look(a.previewMessage))
 	e.GET(webhook, a.look(a.showWebhook))
 	e.PUT(webhook, a.change(a.replaceWebhook))
 	e.PATCH(webhook, a.change(a.patchWebhook))

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -144,7 +145,7 @@ func (a *api) createTrigger(c echo.Context, by access) error {
 		return err
 	}
 	var problems []strict.Problem
-	d := readTrigger("", raw, creating, &problems)
+	d := readTrigger("", raw, nil, creating, &problems)
 	settled, err := a.settle(c, by, []triggerDocument{d}, nil, problems)
 	if err != nil {
 		return err
@@ -192,12 +193,12 @@ func (a *api) saveTrigger(c echo.Context, by access, p purpose) error {
 		if at < 0 {
 			return w, errNotFound
 		}
-		raw := body
+		raw, patch := body, json.RawMessage(nil)
 		if p == patching {
-			raw = mergePatch(triggerBase(w.Triggers[at], body), body)
+			raw, patch = mergePatch(triggerBase(w.Triggers[at], body), body), body
 		}
 		var problems []strict.Problem
-		d := readTrigger("", raw, p, &problems)
+		d := readTrigger("", raw, patch, p, &problems)
 		d.id = id
 		settled, err := a.settle(c, by, []triggerDocument{d}, w.Triggers, problems)
 		if err != nil {

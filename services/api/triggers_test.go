@@ -91,6 +91,27 @@ func TestOnlyAnotherConditionStartsAnew(t *testing.T) {
 	require.Equal(t, map[string]any{"event_name": "A", "custom_props": map[string]any{"b": "2"}}, w.owner(200, "GET", path, "").json(t, "config.goal"))
 }
 
+// Stored configs are complete, so a patch of one field meets defaults that nobody wrote.
+func TestAPatchNeedsOnlyWhatItChanges(t *testing.T) {
+	w := newWorld(t)
+	created := w.owner(201, "POST", "", `{"url": "https://example.com", "triggers": [{"type": "tracking_silence"}]}`)
+	path := "/" + created.id(t) + "/triggers/" + created.json(t, "triggers").([]any)[0].(map[string]any)["id"].(string)
+	for _, step := range [][2]string{
+		{`{"config": {"minutes": 5}}`, `{"minutes": 5}`},
+		{`{"cooldown_seconds": 60}`, `{"minutes": 5}`},
+		{`{"config": null}`, `{"minutes": "auto", "sensitivity": "medium"}`},
+		{`{"type": "goal_achieved", "config": {"goal": {"event_name": "A"}, "mode": "threshold"}}`,
+			`{"goal": {"event_name": "A"}, "mode": "threshold", "measure": "conversions", "threshold": 10, "window_seconds": 3600}`},
+		{fmt.Sprintf(`{"config": {"mode": "each", "goal": {"goal_id": %d}}}`, w.demo.Goals.Signup),
+			fmt.Sprintf(`{"goal": {"goal_id": %d}, "mode": "each", "measure": "conversions"}`, w.demo.Goals.Signup)},
+	} {
+		a := w.owner(200, "PATCH", path, step[0])
+		require.JSONEq(t, step[1], string(mustMarshal(a.json(t, "config"))), step[0])
+	}
+	a := w.owner(422, "PATCH", path, `{"config": {"threshold": 5}}`)
+	require.Equal(t, "config.threshold", a.json(t, "errors").([]any)[0].(map[string]any)["field"])
+}
+
 func TestNamesFollowTheConfigUntilTheyAreGiven(t *testing.T) {
 	w := newWorld(t)
 	created := w.owner(201, "POST", "", `{"url": "https://example.com", "triggers": [`+spike+`]}`)

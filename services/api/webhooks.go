@@ -26,7 +26,7 @@ type webhookView struct {
 	Format             string            `json:"format"`
 	Template           *string           `json:"template"`
 	Batch              *struct{}         `json:"batch"`
-	RateLimitPerSecond *int              `json:"rate_limit_per_second"`
+	RateLimitPerSecond *float64          `json:"rate_limit_per_second"`
 	TimeoutSeconds     int               `json:"timeout_seconds"`
 	Triggers           []triggerView     `json:"triggers"`
 	CreatedAt          time.Time         `json:"created_at"`
@@ -39,8 +39,11 @@ type webhookView struct {
 func viewWebhook(w postgres.Webhook, by access) webhookView {
 	v := webhookView{
 		ID: w.ID, URL: w.URL, Description: w.Description, Enabled: w.Enabled, Status: "active",
-		Headers: make(map[string]string, len(w.Headers)), Format: "standard", TimeoutSeconds: w.TimeoutSeconds,
+		Headers: make(map[string]string, len(w.Headers)), Format: w.Format, TimeoutSeconds: w.TimeoutSeconds, RateLimitPerSecond: w.RateLimit,
 		Triggers: make([]triggerView, len(w.Triggers)), CreatedAt: w.CreatedAt.UTC(), UpdatedAt: w.UpdatedAt.UTC(),
+	}
+	if w.Template != "" {
+		v.Template = &w.Template
 	}
 	switch {
 	case !w.Enabled:
@@ -87,7 +90,7 @@ func (a *api) createWebhook(c echo.Context, by access) error {
 	if err != nil {
 		return err
 	}
-	d, problems := readWebhook(raw, creating, "", a.targets)
+	d, problems := readWebhook(c.Request().Context(), raw, creating, postgres.Webhook{}, a.targets)
 	triggers, err := a.settle(c, by, d.triggers, nil, problems)
 	if err != nil {
 		return err
@@ -121,7 +124,8 @@ func triggerIDs(triggers []postgres.Trigger) []string {
 // apply makes the document's settings those of the webhook; its triggers are settled elsewhere.
 func (d webhookDocument) apply(w postgres.Webhook) postgres.Webhook {
 	w.URL, w.Description, w.Enabled, w.Enable = d.url, d.description, d.enabled, d.enable
-	w.Headers, w.TimeoutSeconds = d.headers, d.timeoutSeconds
+	w.Headers, w.TimeoutSeconds, w.RateLimit = d.headers, d.timeoutSeconds, d.rateLimit
+	w.Format, w.Template = string(d.format), d.template
 	return w
 }
 
@@ -168,9 +172,9 @@ func (a *api) saveWebhook(c echo.Context, by access, p purpose) error {
 	w, changes, err := a.store.ChangeWebhook(c.Request().Context(), by.site.ID, id, func(current postgres.Webhook) (postgres.Webhook, error) {
 		raw := body
 		if p == patching {
-			raw = mergePatch(webhookBase(current), body)
+			raw = mergePatch(webhookBase(current, body), body)
 		}
-		d, problems := readWebhook(raw, p, current.URL, a.targets)
+		d, problems := readWebhook(c.Request().Context(), raw, p, current, a.targets)
 		next := d.apply(current)
 		settled, err := a.settle(c, by, d.triggers, current.Triggers, problems)
 		if err != nil {
@@ -189,9 +193,14 @@ func (a *api) saveWebhook(c echo.Context, by access, p purpose) error {
 }
 
 // webhookBase is what a patch is merged into. That a webhook is enabled stands there as the
-// default, so that only a patch that says so enables one that was switched off for its failures.
-func webhookBase(w postgres.Webhook) []byte {
-	base := map[string]any{"url": w.URL, "description": w.Description, "headers": w.Headers, "timeout_seconds": w.TimeoutSeconds}
+// default, so that only a patch that says so enables one that was switched off for its failures. A
+// template means nothing to another format that the patch names.
+func webhookBase(w postgres.Webhook, patch []byte) []byte {
+	base := map[string]any{"url": w.URL, "description": w.Description, "headers": w.Headers, "timeout_seconds": w.TimeoutSeconds, "format": w.Format, "rate_limit_per_second": w.RateLimit}
+	o := strict.Read("", patch, new([]strict.Problem))
+	if format, _ := o.Take("format"); w.Template != "" && (!o.Has("format") || string(format) == string(mustMarshal(w.Format))) {
+		base["template"] = w.Template
+	}
 	if !w.Enabled {
 		base["enabled"] = false
 	}

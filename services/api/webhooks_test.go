@@ -218,3 +218,17 @@ func TestAPausedWebhookOutlivesStricterRules(t *testing.T) {
 	w.owner(200, "PATCH", "/wh_old", `{"enabled": false}`)
 	w.owner(422, "PATCH", "/wh_old", `{"url": "http://10.9.9.9/other"}`)
 }
+
+func TestRateLimit(t *testing.T) {
+	w := newWorld(t)
+	created := w.owner(201, "POST", "", `{"url": "https://example.com/1", "rate_limit_per_second": 2.5}`)
+	require.Equal(t, 2.5, created.json(t, "rate_limit_per_second"))
+	id := created.id(t)
+	require.Equal(t, 2.5, w.owner(200, "PATCH", "/"+id, `{"description": "d"}`).json(t, "rate_limit_per_second"))
+	w.announced()
+	require.Equal(t, 1.0, w.owner(200, "PATCH", "/"+id, `{"rate_limit_per_second": 1}`).json(t, "rate_limit_per_second"))
+	require.Equal(t, []string{"changed.webhook." + id}, w.announced())
+	require.Nil(t, w.owner(200, "PATCH", "/"+id, `{"rate_limit_per_second": null}`).json(t, "rate_limit_per_second"))
+	require.Equal(t, []string{"changed.webhook." + id}, w.announced())
+	require.Nil(t, w.owner(200, "GET", "/"+id, "").json(t, "rate_limit_per_second"))
+}

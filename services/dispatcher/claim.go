@@ -19,38 +19,64 @@ const (
 	claimAgain = 5 * time.Millisecond
 )
 
-// claimDue sends waiting rows that are due, until ctx ends.
-func (d *dispatcher) claimDue(ctx context.Context) {
+// claimWaiting sends waiting rows whose time has come, or that their webhook is ready for, until
+// ctx ends.
+func (d *dispatcher) claimWaiting(ctx context.Context) {
 	var pause backoff
+	var nextLook time.Time // for due rows
 	for ctx.Err() == nil {
 		started := time.Now()
-		found, err := d.claim(ctx)
+		free := d.due.takeAll(ctx, cap(d.due.free))
+		if free == 0 {
+			return
+		}
+		held := d.backlog.next(free, d.lanes.room)
+		due, more, err := 0, false, error(nil)
+		if !started.Before(nextLook) {
+			wanted := free
+			if len(held.rooms) > 0 { // neither starves the other
+				wanted = (free + 1) / 2
+			}
+			if due, more, err = d.claimDue(ctx, wanted); err == nil && !more {
+				nextLook = started.Add(claimPause)
+			}
+		}
+		took := 0
+		if err == nil {
+			took, err = d.claimHeld(ctx, held, free-due)
+		}
+		d.due.give(free - due - took)
 		if err != nil {
 			if ctx.Err() == nil {
-				d.log.Warn("claim due deliveries", "error", err.Error())
+				d.log.Warn("claim waiting deliveries", "error", err.Error())
 				pause.wait(ctx)
 			}
 			continue
 		}
 		pause.reset()
-		// Where a long queue makes the query slow, the database is left in peace for longer.
-		again := max(claimAgain, 2*time.Since(started))
-		if found == 0 {
-			d.idle(ctx, claimPause)
+		// Where the database is slow, it is left in peace for longer.
+		again := max(claimAgain, time.Since(started))
+		if !more && took == 0 {
+			if d.idle(ctx, d.backlog.soonest(time.Until(nextLook))) {
+				nextLook = time.Now()
+			}
 		}
 		sleep(ctx, again)
 	}
 }
 
-// idle waits for a lane's spare place, for so long at most.
-func (d *dispatcher) idle(ctx context.Context, longest time.Duration) {
+// idle waits until claiming is worth it, for so long at most. It tells whether rows were made due.
+func (d *dispatcher) idle(ctx context.Context, longest time.Duration) (madeDue bool) {
 	timer := time.NewTimer(longest)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
-	case <-d.spare:
+	case <-d.mayGo:
+	case <-d.madeDue:
+		return true
 	}
+	return false
 }
 
 func sleep(ctx context.Context, pause time.Duration) {
@@ -62,54 +88,93 @@ func sleep(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// claim takes as many due rows as there are places for, and sends them.
-func (d *dispatcher) claim(ctx context.Context) (int, error) {
-	free := d.due.takeAll(ctx, cap(d.due.free))
-	if free == 0 {
+// A stop does not cut a claim off: that of a cancelled statement may be committed all the same,
+// and its rows would be nobody's until the lease runs out.
+func claiming(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), tryTimeout)
+}
+
+// claimDue sends due rows, as many as wanted at most. It tells whether there may be more.
+func (d *dispatcher) claimDue(ctx context.Context, wanted int) (sent int, more bool, err error) {
+	bounded, cancel := claiming(ctx)
+	defer cancel()
+	taken := map[string]int{}
+	for _, id := range d.lanes.busy() {
+		taken[id] = d.config.WebhookConcurrency - d.lanes.room(id)
+	}
+	claims, held, err := d.store.Claim(bounded, postgres.Wanted{
+		Rows: wanted, PerWebhook: d.config.WebhookConcurrency, Taken: taken, Lease: lease,
+	})
+	if err != nil {
+		return 0, false, err
+	}
+	d.metrics.held.Add(float64(len(held)))
+	d.backlog.add(held...)
+	sent, err = d.send(ctx, bounded, deliveries(claims))
+	return sent, len(claims) == wanted || len(held) > 0, err
+}
+
+// claimHeld sends what webhooks are ready for, limit at most.
+func (d *dispatcher) claimHeld(ctx context.Context, q question, limit int) (sent int, err error) {
+	q.shrink(limit)
+	if len(q.rooms) == 0 {
 		return 0, nil
 	}
-	used := 0
-	defer func() { d.due.give(free - used) }()
-
-	// A stop does not cut it off: the claim of a cancelled statement may be committed all the same,
-	// and its rows would be nobody's until the lease runs out.
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), tryTimeout)
+	bounded, cancel := claiming(ctx)
 	defer cancel()
-	claims, err := d.store.Claim(bounded, postgres.Wanted{
-		Rows: free, PerWebhook: d.config.WebhookConcurrency, InFlight: d.lanes.taken(), Lease: lease,
-	})
-	if err != nil || len(claims) == 0 {
+	turns, err := d.store.ClaimHeld(bounded, postgres.HeldWanted{Rooms: q.rooms, Lease: lease, DrainRate: d.config.DrainRate})
+	if err != nil {
 		return 0, err
 	}
-	group, busy := d.take(claims)
+	d.backlog.learn(q, turns)
+	var admitted []*delivery
+	for _, t := range turns {
+		for _, dl := range deliveries(t.Claims) {
+			dl.admitted, dl.probe = true, t.Probe
+			admitted = append(admitted, dl)
+		}
+	}
+	return d.send(ctx, bounded, admitted)
+}
+
+func deliveries(claims []postgres.Claim) []*delivery {
+	list := make([]*delivery, len(claims))
+	for i, c := range claims {
+		list[i] = &delivery{Delivery: c.Delivery, claim: &c}
+	}
+	return list
+}
+
+// send starts on claimed deliveries, and returns how many places they use. Those that this process
+// is still busy with, because their outcome was committed a moment ago, are left for the next time.
+func (d *dispatcher) send(ctx, bounded context.Context, claimed []*delivery) (int, error) {
+	var group []*delivery
+	var back []postgres.Claim
+	for _, dl := range claimed {
+		if d.inFlight.add(dl) {
+			group = append(group, dl)
+		} else {
+			back = append(back, *dl.claim)
+		}
+	}
 	webhooks, err := d.load(bounded, group)
+	sent := 0
 	for _, dl := range group {
 		if err != nil {
 			d.inFlight.remove(dl)
-			busy = append(busy, *dl.claim)
+			back = append(back, *dl.claim)
 			continue
 		}
-		used++
+		sent++
 		d.metrics.claimed.Inc()
 		dl.webhook = webhooks[dl.WebhookID]
 		d.crew.do(func() { d.dispatch(ctx, dl) })
 	}
-	// If this fails too, the leases run out.
-	return used, errors.Join(err, d.store.Release(bounded, busy))
-}
-
-// take makes deliveries of claims. Those that this process is still busy with, because their
-// outcome was committed a moment ago, are left for the next time.
-func (d *dispatcher) take(claims []postgres.Claim) (group []*delivery, busy []postgres.Claim) {
-	for _, c := range claims {
-		dl := &delivery{Delivery: c.Delivery, claim: &c}
-		if d.inFlight.add(dl) {
-			group = append(group, dl)
-		} else {
-			busy = append(busy, c)
-		}
+	for _, c := range back {
+		d.backlog.add(c.WebhookID)
 	}
-	return group, busy
+	// If this fails too, the leases run out.
+	return sent, errors.Join(err, d.store.Release(bounded, back))
 }
 
 // load finds the webhooks of a group, asking the database for those that the cache lacks.

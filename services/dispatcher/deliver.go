@@ -23,6 +23,10 @@ import (
 // faultPause is how long a delivery waits for a fault of ours to be mended.
 const faultPause = time.Minute
 
+// disagreement is how long a webhook is not asked for whose deliveries were claimed although it seems
+// to be off.
+const disagreement = time.Second
+
 // dispatch takes one delivery to its outcome, or puts it down if ctx ends before its request
 // began. A claimed one holds a place among the due requests, which is given back.
 func (d *dispatcher) dispatch(ctx context.Context, dl *delivery) {
@@ -34,19 +38,23 @@ func (d *dispatcher) dispatch(ctx context.Context, dl *delivery) {
 	case w == nil:
 		d.record(dl, outcome{status: postgres.Cancelled, lastError: "the webhook was removed"})
 		return
-	case !w.enabled.Load(): // held until it is enabled again
-		d.record(dl, outcome{status: postgres.Waiting, lastError: dl.LastError})
+	case !w.enabled.Load():
+		if dl.admitted { // the database knows more than the cache, or less, for a moment
+			d.backlog.later(w.id, disagreement)
+		}
+		d.hold(dl)
+		return
+	case !dl.admitted && (w.limited || w.circuitOpen.Load()):
+		d.hold(dl)
 		return
 	case w.fault != nil:
 		d.record(dl, outcome{status: postgres.Waiting, lastError: "it could not be signed: " + w.fault.Error(), next: time.Now().Add(faultPause)})
 		return
-	case !d.lanes.enter(ctx, w.id):
-		d.metrics.deferred.Inc()
-		// Due at once, for whichever dispatcher has a place in this webhook's lane first.
-		d.record(dl, outcome{status: postgres.Waiting, lastError: dl.LastError, next: time.Now()})
+	case !d.lanes.enter(ctx, w.id, dl.patience()):
+		d.hold(dl) // for whichever dispatcher has a place in this webhook's lane first
 		return
 	}
-	defer d.lanes.leave(w.id)
+	defer d.leave(w.id)
 	if dl.claim == nil {
 		if !d.fresh.take(ctx) {
 			d.putDown(dl)
@@ -61,6 +69,29 @@ func (d *dispatcher) dispatch(ctx context.Context, dl *delivery) {
 	d.attempt(dl)
 }
 
+// patience is how long a delivery waits for a place in its lane. A firing may be one of a short
+// burst; a claimed one was claimed because there was a place.
+func (dl *delivery) patience() time.Duration {
+	if dl.claim != nil {
+		return 0
+	}
+	return patience
+}
+
+// hold puts a delivery among those that wait for their webhook.
+func (d *dispatcher) hold(dl *delivery) {
+	d.metrics.held.Inc()
+	d.record(dl, outcome{status: postgres.Waiting, lastError: dl.LastError})
+}
+
+// leave gives a lane's place back, to a held delivery if there is one.
+func (d *dispatcher) leave(webhookID string) {
+	d.lanes.leave(webhookID)
+	if d.backlog.has(webhookID) {
+		wake(d.mayGo)
+	}
+}
+
 // attempt makes one request and hands over what follows from it.
 func (d *dispatcher) attempt(dl *delivery) {
 	w, number := dl.webhook, dl.Attempts+1
@@ -69,19 +100,29 @@ func (d *dispatcher) attempt(dl *delivery) {
 	defer span.End()
 
 	now := time.Now()
-	header := d.header(dl, now)
+	body, failure := w.render(ctx, dl.Payload)
 	if number == 1 && !dl.published.IsZero() {
 		d.metrics.latency.Observe(max(0, now.Sub(dl.published).Seconds()))
 	}
-	result := sender.Result{StartedAt: now, Failure: w.refused}
-	if w.refused == nil {
-		result = d.sender.Send(ctx, sender.Request{URL: w.url, Header: header, Body: dl.Payload, Timeout: w.timeout})
+	result := sender.Result{StartedAt: now, Failure: failure, Interrupted: failure != nil && ctx.Err() != nil}
+	var header http.Header
+	if failure == nil {
+		header = d.header(dl, body, now)
+		result = d.sender.Send(ctx, sender.Request{URL: w.url, Header: header, Body: body, Timeout: w.timeout})
 	}
 	if result.Interrupted { // by our stop: the receiver is not to blame, and may not even have heard of it
 		d.putDown(dl)
 		return
 	}
-	v := judge(result, number, time.Now(), rand.Float64())
+	if result.Fault != "" { // the egress proxy's, which has told the receiver nothing
+		d.metrics.attempts.WithLabelValues(egressFault).Inc()
+		d.log.Error("a delivery could not be sent", "delivery_id", dl.ID, "webhook_id", w.id, "error", result.Fault)
+		d.record(dl, outcome{status: postgres.Waiting, lastError: "it could not be sent: " + result.Fault, next: time.Now().Add(faultPause)})
+		return
+	}
+	v := judge(result, number-dl.ScheduleStart, time.Now(), rand.Float64())
+	asked := failure == nil || failure.Class != unrendered // else it says nothing of the receiver
+	trips := asked && d.breakers.note(w.id, v)
 	o := outcome{
 		status:    postgres.Dead,
 		lastError: v.reason,
@@ -95,7 +136,7 @@ func (d *dispatcher) attempt(dl *delivery) {
 			Timings:         shownTimings(result.Timings),
 			Error:           v.reason,
 		},
-		health: w.react(v, result.StartedAt),
+		health: w.react(v, result.StartedAt, trips, asked && dl.probe),
 	}
 	switch v.decision {
 	case delivered:
@@ -116,17 +157,28 @@ func (d *dispatcher) attempt(dl *delivery) {
 
 // react notes what an attempt says about its webhook. It returns what of that has to be
 // written: health is a row per webhook, and most attempts change nothing in it.
-func (w *webhook) react(v verdict, at time.Time) *postgres.Health {
-	switch {
-	case v.decision == delivered && w.failing.CompareAndSwap(true, false):
-		return &postgres.Health{WebhookID: w.id}
-	case v.decision == disabled && w.enabled.CompareAndSwap(true, false):
-		w.failing.Store(true)
-		return &postgres.Health{WebhookID: w.id, FailingSince: at, Disable: v.reason + ", which says to send nothing more"}
-	case v.decision != delivered && w.failing.CompareAndSwap(false, true):
-		return &postgres.Health{WebhookID: w.id, FailingSince: at}
+func (w *webhook) react(v verdict, at time.Time, trips, probe bool) *postgres.Health {
+	if v.decision == delivered {
+		failed, open := w.failedAt.Swap(0) != 0, w.circuitOpen.Swap(false)
+		if failed || open || probe {
+			return &postgres.Health{WebhookID: w.id, Closes: open || probe}
+		}
+		return nil
 	}
-	return nil
+	health := &postgres.Health{WebhookID: w.id, FailedAt: at, Error: v.reason}
+	before := w.failedAt.Load()
+	changes := at.UnixNano()-before >= int64(failureNote) && w.failedAt.CompareAndSwap(before, at.UnixNano())
+	if v.decision == disabled && w.enabled.CompareAndSwap(true, false) {
+		changes, health.Disable = true, v.reason+", which says to send nothing more"
+	}
+	// Of the requests that were in flight together, one opens the circuit; then its probes do.
+	if probe || trips && w.circuitOpen.CompareAndSwap(false, true) {
+		changes, health.Opens, health.AtLeast = true, true, v.putOff
+	}
+	if !changes {
+		return nil
+	}
+	return health
 }
 
 // tell writes the one line of this attempt. An expected failure is not an error of ours.
@@ -174,7 +226,7 @@ var (
 )
 
 // header makes the headers of an attempt at this time: the owner's, and ours over them.
-func (d *dispatcher) header(dl *delivery, now time.Time) http.Header {
+func (d *dispatcher) header(dl *delivery, body []byte, now time.Time) http.Header {
 	w := dl.webhook
 	header := make(http.Header, len(w.header)+5)
 	for name, values := range w.header {
@@ -184,7 +236,7 @@ func (d *dispatcher) header(dl *delivery, now time.Time) http.Header {
 	header["User-Agent"] = userAgent
 	header[headerID] = []string{dl.ID}
 	header[headerTimestamp] = []string{strconv.FormatInt(now.Unix(), 10)}
-	header[headerSignature] = []string{signature.Sign(dl.ID, now, dl.Payload, w.secrets...)}
+	header[headerSignature] = []string{signature.Sign(dl.ID, now, body, w.signers...)}
 	return header
 }
 

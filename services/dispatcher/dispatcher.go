@@ -14,10 +14,12 @@
 //   - A message is acknowledged after its delivery's outcome is committed, so a crash at any
 //     point loses nothing. It may send again what was sent but not yet committed, with the
 //     same webhook-id.
-//   - What must wait, waits as a row with a due time: a retry, a webhook that is paused, one
-//     that is busier than its share. Never as a pending message.
+//   - What must wait, waits as a row: a retry for its time, and what is for a webhook that is
+//     paused, limited, busier than its share or not answering for that webhook (backlog.go,
+//     breaker.go). Never as a pending message.
 //   - A webhook has at most WEBHOOK_CONCURRENCY requests in flight here, and retries have
 //     places of their own, so that receivers which hang hold up neither others nor new firings.
+//   - What the api asks (commands.go, recover.go) is done once, by whichever dispatcher comes first.
 //   - Faults of our own (database, broker, keys) cost a receiver no attempt.
 //
 // # Stopping
@@ -56,11 +58,14 @@ type Config struct {
 
 	AllowPrivateTargets target.Prefixes `env:"ALLOW_PRIVATE_TARGETS"`
 	AllowHTTPTargets    bool            `env:"ALLOW_HTTP_TARGETS" envDefault:"false"`
+	DenyTargets         target.Denied   `env:"DENY_TARGETS"`
+	EgressProxy         sender.Proxy    `env:"EGRESS_PROXY"` // receivers see its address
 
-	Concurrency        int           `env:"CONCURRENCY" envDefault:"256"`        // requests in flight
-	WebhookConcurrency int           `env:"WEBHOOK_CONCURRENCY" envDefault:"16"` // of them to one webhook
-	DrainTimeout       time.Duration `env:"DRAIN_TIMEOUT" envDefault:"20s"`      // for requests in flight when stopping
-	Retention          time.Duration `env:"RETENTION" envDefault:"2160h"`        // of deliveries and attempts
+	Concurrency        int           `env:"CONCURRENCY" envDefault:"256"`          // requests in flight
+	WebhookConcurrency int           `env:"WEBHOOK_CONCURRENCY" envDefault:"16"`   // of them to one webhook
+	DrainRate          float64       `env:"DRAIN_RATE_PER_SECOND" envDefault:"50"` // to one webhook, of what gathered while it was off
+	DrainTimeout       time.Duration `env:"DRAIN_TIMEOUT" envDefault:"20s"`        // for requests in flight when stopping
+	Retention          time.Duration `env:"RETENTION" envDefault:"2160h"`          // of deliveries, dead letters like all others, and of attempts
 	StreamReplicas     int           `env:"STREAM_REPLICAS" envDefault:"1"`
 }
 
@@ -79,6 +84,7 @@ func (c Config) Validate() []error {
 	check(c.Concurrency >= 4 && c.Concurrency <= 10_000, "CONCURRENCY must be between 4 and 10000, not %d", c.Concurrency)
 	check(c.WebhookConcurrency >= 1 && c.WebhookConcurrency <= max(c.Concurrency, 1),
 		"WEBHOOK_CONCURRENCY must be between 1 and CONCURRENCY (%d), not %d", c.Concurrency, c.WebhookConcurrency)
+	check(c.DrainRate >= 0.01 && c.DrainRate <= 10_000, "DRAIN_RATE_PER_SECOND must be between 0.01 and 10000, not %g", c.DrainRate)
 	check(c.DrainTimeout >= 0 && c.DrainTimeout <= 10*time.Minute, "DRAIN_TIMEOUT must be between 0s and 10m, not %s", c.DrainTimeout)
 	check(c.Retention >= minRetention, "RETENTION must be at least %s, not %s", minRetention, c.Retention)
 	check(c.StreamReplicas >= 1 && c.StreamReplicas <= 5, "STREAM_REPLICAS must be between 1 and 5, not %d", c.StreamReplicas)
@@ -103,9 +109,9 @@ func Run(ctx context.Context, c Config, s *daemon.Service) error {
 	return newDispatcher(c, s, postgres.New(pool), nc).run(ctx)
 }
 
-// poolSize: the recorder, the look-up, the claims, the sweep and the health check use one
-// connection each, and no delivery uses any.
-const poolSize = 6
+// poolSize: the recorder, the look-up, the claims, the sweep, commands, recoveries, the watch over
+// webhooks' health and the health check use one connection each, and no delivery uses any.
+const poolSize = 9
 
 // dispatcher is everything that one Run shares.
 type dispatcher struct {
@@ -121,7 +127,10 @@ type dispatcher struct {
 	recorder *recorder
 	inFlight *inFlight
 	lanes    *lanes
-	changes  *changes
+	breakers *breakers
+	backlog  *backlog
+	changes  *announced // webhooks
+	asked    *announced // commands
 
 	// places bounds the messages that are taken and not yet settled: when the database is
 	// away, they run out and fetching ends.
@@ -129,8 +138,11 @@ type dispatcher struct {
 	// fresh and due are the requests that may be in flight, for firings and for waiting rows.
 	// They are apart so that neither can starve the other.
 	fresh, due *places
-	// spare hears of a place in a lane that had to turn deliveries away: claiming is worth it now.
-	spare chan struct{}
+	// madeDue hears that rows were made due, mayGo that a webhook may get something that is held for
+	// it: claiming is worth it now.
+	madeDue, mayGo chan struct{}
+	// recoveries hears of one that begins.
+	recoveries chan struct{}
 
 	work context.Context // ends what is in flight; outlives the context of run by the drain
 	crew *crew           // takes deliveries to their outcomes
@@ -144,24 +156,30 @@ type dispatcher struct {
 }
 
 func newDispatcher(c Config, s *daemon.Service, store *postgres.Store, nc *nats.Conn) *dispatcher {
-	policy := target.NewPolicy(c.AllowHTTPTargets, c.AllowPrivateTargets)
+	policy := target.NewPolicy(c.AllowHTTPTargets, c.AllowPrivateTargets).Except(c.DenyTargets)
 	d := &dispatcher{
 		config:   c,
 		service:  s,
 		log:      s.Log,
 		store:    store,
 		nc:       nc,
-		sender:   sender.New(policy, c.Concurrency),
+		sender:   sender.New(policy, c.Concurrency).Through(c.EgressProxy),
 		webhooks: newCache(c.SecretsKey, policy),
 		inFlight: newInFlight(),
-		changes:  newChanges(),
+		changes:  newAnnounced(),
+		asked:    newAnnounced(),
 		crew:     newCrew(),
 		places:   newPlaces(2 * c.Concurrency),
 		fresh:    newPlaces(c.Concurrency - c.Concurrency/4),
 		due:      newPlaces(c.Concurrency / 4),
-		spare:    make(chan struct{}, 1),
+		breakers: newBreakers(c.WebhookConcurrency),
+		backlog:  newBacklog(),
+		madeDue:  make(chan struct{}, 1),
+		mayGo:    make(chan struct{}, 1),
+
+		recoveries: make(chan struct{}, 1),
 	}
-	d.lanes = newLanes(c.WebhookConcurrency, d.spare)
+	d.lanes = newLanes(d.breakers.width)
 	d.metrics = newMetrics(s.Metrics, d)
 	d.recorder = newRecorder(d, 2*c.Concurrency+c.Concurrency/4)
 	return d
@@ -200,13 +218,17 @@ func (d *dispatcher) run(ctx context.Context) error {
 	background.Go(func() { d.heartbeat(maintaining) })
 	background.Go(func() { d.sweep(ctx) })
 	background.Go(func() { d.partition(ctx) })
+	background.Go(func() { d.hear(ctx, js) })
+	background.Go(func() { d.obey(ctx) })
+	background.Go(func() { d.recover(ctx) })
+	background.Go(func() { d.watchHealth(ctx, js) })
 	recorded := make(chan struct{})
 	go func() { defer close(recorded); d.recorder.run() }()
 	d.ready()
 
 	d.log.Info("dispatching", "concurrency", d.config.Concurrency, "nats", stream.Redact(d.config.NATSURL), "postgres", database.Redact(d.config.DatabaseURL))
 	taking.Go(func() { d.consume(ctx, js, consumer) })
-	taking.Go(func() { d.claimDue(ctx) })
+	taking.Go(func() { d.claimWaiting(ctx) })
 	taking.Wait()
 
 	drain := time.AfterFunc(d.config.DrainTimeout, giveUp)

@@ -76,6 +76,7 @@ func newWorldAt(t testing.TB, postgresURL, natsURL string) *world {
 	w.config.AllowPrivateTargets = loopback
 	w.config.AllowHTTPTargets = true
 	w.config.Concurrency, w.config.WebhookConcurrency = 64, 16
+	w.config.DrainRate = 50
 	w.config.DrainTimeout, w.config.Retention, w.config.StreamReplicas = 5*time.Second, 2160*time.Hour, 1
 
 	var err error
@@ -142,7 +143,8 @@ func (r *running) stop() error {
 type options struct {
 	headers map[string]string
 	paused  bool
-	timeout int // seconds
+	timeout int     // seconds
+	rate    float64 // 0: none
 	secrets []signature.Secret
 }
 
@@ -174,6 +176,9 @@ func (w *world) webhook(url string, o options) string {
 	headers, err := json.Marshal(o.headers)
 	require.NoError(w, err)
 	w.exec("INSERT INTO webhooks (id, site_id, url, headers, enabled, timeout_seconds) VALUES ($1, 1, $2, $3, $4, $5)", id, url, headers, !o.paused, o.timeout)
+	if o.rate > 0 {
+		w.exec("UPDATE webhooks SET rate_limit_per_second = $2 WHERE id = $1", id, o.rate)
+	}
 	for _, s := range o.secrets {
 		w.exec("INSERT INTO webhook_secrets (webhook_id, sealed) VALUES ($1, $2)", id, w.config.SecretsKey.Seal(s.Reveal(), id))
 	}
@@ -268,9 +273,10 @@ func (w *world) becomes(id, status string, attempts int) row {
 	return w.row(id)
 }
 
-// hurry makes a waiting delivery due now.
+// hurry makes a waiting delivery due now, its webhook's circuit notwithstanding.
 func (w *world) hurry(id string) {
 	w.Helper()
+	w.exec("UPDATE webhook_health SET circuit_open_until = now() WHERE circuit_open_until IS NOT NULL")
 	require.EqualValues(w, 1, w.exec("UPDATE deliveries SET next_attempt_at = now() WHERE id = $1 AND status = 'waiting'", id))
 }
 
@@ -376,6 +382,12 @@ func (b *syncBuffer) String() string {
 	return b.b.String()
 }
 
+func (b *syncBuffer) reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.b = bytes.Buffer{}
+}
+
 func newVault(t testing.TB, fill byte) vault.Vault {
 	var v vault.Vault
 	require.NoError(t, v.UnmarshalText([]byte(base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{fill}, 32)))))
@@ -445,4 +457,22 @@ func histogramCount(t testing.TB, h prometheus.Histogram) uint64 {
 	var m dto.Metric
 	require.NoError(t, h.Write(&m))
 	return m.GetHistogram().GetSampleCount()
+}
+
+// benchBody is the size of a usual message, as in the measurements of peers.
+const benchBody = 615
+
+// fill publishes n firings without waiting for each.
+func (w *world) fill(n int, webhookIDs []string) {
+	w.Helper()
+	for i := range n {
+		f := firing(webhookIDs[i%len(webhookIDs)])
+		f.Payload = fmt.Appendf(nil, `{"id":%q,"fill":%q}`, f.ID, strings.Repeat("x", benchBody-40))
+		_, err := w.js.PublishMsgAsync(stream.Encode(f))
+		require.NoError(w, err)
+		if i%2000 == 1999 {
+			<-w.js.PublishAsyncComplete()
+		}
+	}
+	<-w.js.PublishAsyncComplete()
 }

@@ -15,6 +15,8 @@ import (
 type delivery struct {
 	postgres.Delivery
 	claim     *postgres.Claim // nil: it came from the stream
+	admitted  bool            // its webhook's circuit and limit let it through
+	probe     bool            // to see whether its webhook answers again
 	published time.Time       // when the stream got it; zero if it was claimed
 	webhook   *webhook        // nil: it was removed
 

@@ -2,12 +2,13 @@ package dispatcher
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
 
 const (
-	// patience is how long a delivery waits here for its webhook's other requests: enough for
+	// patience is how long a firing waits here for its webhook's other requests: enough for
 	// a burst to a receiver that answers, without holding up what arrives behind it.
 	patience = 100 * time.Millisecond
 	// congestion is for how long nobody waits any more, once somebody waited in vain.
@@ -16,93 +17,100 @@ const (
 
 // lanes bound the requests in flight to each webhook.
 type lanes struct {
-	width int
-	spare chan<- struct{} // hears of a place in a lane that turned somebody away
+	width func(webhookID string) int // at least 1; it may change at any time
 
 	mu   sync.Mutex
-	byID map[string]*lane
+	byID map[string]*lane // those with requests in flight
 }
 
 type lane struct {
-	places         chan struct{}
-	users          int       // in the lane or waiting for it; the last one out removes it
-	congestedUntil time.Time // zero: never
+	taken          int
+	waiting        []chan struct{} // each is closed when its place is taken for it, the first one first
+	congestedUntil time.Time
 }
 
-func newLanes(width int, spare chan<- struct{}) *lanes {
-	return &lanes{width: width, spare: spare, byID: map[string]*lane{}}
+func newLanes(width func(webhookID string) int) *lanes {
+	return &lanes{width: width, byID: map[string]*lane{}}
 }
 
-// enter takes a place in the webhook's lane; false means that there is none, or that ctx ended.
-// Whoever got one leaves it.
-func (l *lanes) enter(ctx context.Context, webhookID string) bool {
+// enter takes a place in the webhook's lane, and waits so long for it at most; false means that
+// there is none, or that ctx ended. Whoever got one leaves it.
+func (l *lanes) enter(ctx context.Context, webhookID string, wait time.Duration) bool {
+	width := l.width(webhookID)
 	l.mu.Lock()
-	lane, found := l.byID[webhookID]
-	if !found {
-		lane = newLane(l.width)
-		l.byID[webhookID] = lane
+	to := l.byID[webhookID]
+	if to == nil {
+		to = &lane{}
+		l.byID[webhookID] = to
 	}
-	lane.users++
-	congested := !lane.congestedUntil.IsZero() && time.Now().Before(lane.congestedUntil)
+	if to.taken < width && len(to.waiting) == 0 {
+		to.taken++
+		l.mu.Unlock()
+		return true
+	}
+	if wait <= 0 || time.Now().Before(to.congestedUntil) {
+		to.congestedUntil = time.Now().Add(congestion)
+		l.mu.Unlock()
+		return false
+	}
+	turn := make(chan struct{})
+	to.waiting = append(to.waiting, turn)
 	l.mu.Unlock()
 
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
 	select {
-	case lane.places <- struct{}{}:
+	case <-turn:
 		return true
-	default:
+	case <-timer.C:
+	case <-ctx.Done():
 	}
-	entered := false
-	if !congested {
-		timer := time.NewTimer(patience)
-		defer timer.Stop()
-		select {
-		case lane.places <- struct{}{}:
-			entered = true
-		case <-timer.C:
-		case <-ctx.Done():
-		}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	place := slices.Index(to.waiting, turn)
+	if place < 0 { // it came at the last moment
+		return true
 	}
-	if !entered {
-		l.mu.Lock()
-		lane.congestedUntil = time.Now().Add(congestion)
-		l.out(webhookID, lane)
-		l.mu.Unlock()
-	}
-	return entered
+	to.waiting = slices.Delete(to.waiting, place, place+1)
+	to.congestedUntil = time.Now().Add(congestion)
+	return false
 }
 
-func newLane(width int) *lane { return &lane{places: make(chan struct{}, width)} }
-
-// leave gives the place back.
+// leave gives the place back, to those who wait for it as far as the width allows.
 func (l *lanes) leave(webhookID string) {
+	width := l.width(webhookID)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	lane := l.byID[webhookID]
-	<-lane.places
-	l.out(webhookID, lane)
-	if !lane.congestedUntil.IsZero() {
-		select {
-		case l.spare <- struct{}{}:
-		default:
-		}
+	lane.taken--
+	for lane.taken < width && len(lane.waiting) > 0 {
+		close(lane.waiting[0])
+		lane.waiting = lane.waiting[1:]
+		lane.taken++
 	}
-}
-
-func (l *lanes) out(webhookID string, lane *lane) {
-	if lane.users--; lane.users == 0 {
+	if lane.taken == 0 {
 		delete(l.byID, webhookID)
 	}
 }
 
-// taken is how many places are taken in each lane.
-func (l *lanes) taken() map[string]int {
+// room is how many more may enter at once.
+func (l *lanes) room(webhookID string) int {
+	width := l.width(webhookID)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	taken := make(map[string]int, len(l.byID))
-	for id, lane := range l.byID {
-		if n := len(lane.places); n > 0 {
-			taken[id] = n
-		}
+	if lane := l.byID[webhookID]; lane != nil {
+		return max(0, width-lane.taken-len(lane.waiting))
 	}
-	return taken
+	return width
+}
+
+// busy are the webhooks with requests in flight.
+func (l *lanes) busy() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ids := make([]string, 0, len(l.byID))
+	for id := range l.byID {
+		ids = append(ids, id)
+	}
+	return ids
 }

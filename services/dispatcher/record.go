@@ -16,14 +16,14 @@ const (
 	linger   = 5 * time.Millisecond
 	// enough is when a batch is not waited for any longer: what gathered during the last
 	// commit has lingered already.
-	enough = 50
+	enough = 100
 )
 
 // outcome is what is to be recorded of a delivery.
 type outcome struct {
 	delivery  *delivery
 	status    postgres.Status
-	next      time.Time // of a waiting one; zero: held
+	next      time.Time // of a waiting one; zero: it is held
 	lastError string
 	attempt   *postgres.Attempt
 	health    *postgres.Health
@@ -117,8 +117,24 @@ func (r *recorder) commit(batch []outcome) {
 		r.log.Error("outcomes were not recorded before the stop: they will be sent again", "rows", len(rows), "error", err.Error())
 		return
 	}
+	r.settleAll(batch)
+}
+
+// settleAll settles what is committed, and tells of it whom it concerns.
+func (r *recorder) settleAll(batch []outcome) {
+	var held []string
 	for _, o := range batch {
 		r.settle(o.delivery)
+		if o.status == postgres.Waiting && o.next.IsZero() {
+			held = append(held, o.delivery.WebhookID)
+		}
+		if h := o.health; h != nil && (h.Opens || h.Closes) {
+			r.circuitChanged(h)
+		}
+	}
+	if len(held) > 0 {
+		r.backlog.add(held...)
+		wake(r.mayGo)
 	}
 }
 
@@ -145,7 +161,7 @@ func (r *recorder) writeEach(batch []outcome, rows []postgres.Outcome) {
 		}
 		switch {
 		case err == nil:
-			r.settle(o.delivery)
+			r.settleAll(batch[i : i+1])
 		case postgres.IsDataError(err):
 			r.metrics.terminated.Inc()
 			r.log.Error("an outcome is lost", "delivery_id", o.delivery.ID, "webhook_id", o.delivery.WebhookID, "error", err.Error())
@@ -168,8 +184,13 @@ func healthOf(batch []outcome) []postgres.Health {
 			last = map[string]postgres.Health{}
 		}
 		change := *o.health
-		if before := last[change.WebhookID]; change.Disable == "" {
+		before := last[change.WebhookID]
+		if change.Disable == "" {
 			change.Disable = before.Disable
+		}
+		if !change.FailedAt.IsZero() {
+			change.Closes = change.Closes || before.Closes
+			change.Opens, change.AtLeast = change.Opens || before.Opens, max(change.AtLeast, before.AtLeast)
 		}
 		last[change.WebhookID] = change
 	}

@@ -24,6 +24,9 @@ type verdict struct {
 	decision decision
 	retryAt  time.Time // of a retry
 	reason   string
+
+	overloaded bool          // the receiver says so: its webhook is slowed down
+	putOff     time.Duration // and asks for this pause, of everything
 }
 
 // schedule is how long a delivery waits after its first, second, … failed attempt. After the
@@ -48,16 +51,18 @@ func judge(r sender.Result, number int, now time.Time, random float64) verdict {
 		return verdict{decision: delivered}
 	case r.Status == http.StatusGone:
 		return verdict{decision: disabled, reason: reason(r)}
-	case number > len(schedule):
-		return verdict{decision: dead, reason: reason(r)}
 	}
-	wait := schedule[max(number, 1)-1]
-	wait += time.Duration(float64(wait) * jitter * (2*random - 1))
+	v := verdict{decision: dead, reason: reason(r)}
 	switch r.Status {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		wait = max(wait, retryAfter(r.RetryAfter, now))
+		v.overloaded, v.putOff = true, retryAfter(r.RetryAfter, now)
 	}
-	return verdict{decision: retry, retryAt: now.Add(wait), reason: reason(r)}
+	if number <= len(schedule) {
+		wait := schedule[max(number, 1)-1]
+		wait += time.Duration(float64(wait) * jitter * (2*random - 1))
+		v.decision, v.retryAt = retry, now.Add(max(wait, v.putOff))
+	}
+	return v
 }
 
 // retryAfter reads the header of that name: whole seconds or a date. What is in the past or

@@ -16,9 +16,10 @@ import (
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-// TestEveryStatusHasAVerdict lists what every status means, at the first attempt and the last.
+// TestEveryStatusHasAVerdict lists what every status means, at the first attempt and the last. What no
+// standard knows, and 0, which is no answer, are failed attempts as any other.
 func TestEveryStatusHasAVerdict(t *testing.T) {
-	for code := 100; code <= 599; code++ {
+	for code := 0; code <= 999; code++ {
 		first, last := retry, dead
 		switch {
 		case code >= 200 && code <= 299:
@@ -31,6 +32,9 @@ func TestEveryStatusHasAVerdict(t *testing.T) {
 			assert.Equal(t, want, v.decision, "status %d, attempt %d", code, number)
 			assert.Equal(t, want == retry, !v.retryAt.IsZero(), "status %d, attempt %d", code, number)
 			assert.Equal(t, want == delivered, v.reason == "", "status %d, attempt %d", code, number)
+			overloaded := code == 429 || code == 502 || code == 503 || code == 504
+			assert.Equal(t, overloaded, v.overloaded, "status %d, attempt %d: these slow the webhook down", code, number)
+			assert.Zero(t, v.putOff, "status %d, attempt %d: nobody asked for it", code, number)
 		}
 	}
 }
@@ -40,6 +44,8 @@ func TestEveryFailureHasAVerdict(t *testing.T) {
 		r := sender.Result{Failure: &sender.Failure{Class: class, Text: "why"}}
 		assert.Equal(t, retry, judge(r, 1, noon, 0.5).decision, class)
 		assert.Equal(t, verdict{decision: dead, reason: "why"}, judge(r, 11, noon, 0.5), class)
+		r.Status = 200
+		assert.Equal(t, verdict{decision: delivered}, judge(r, 11, noon, 0.5), "%s after the answer: its body changes nothing", class)
 	}
 	assert.Equal(t, "no answer came", judge(sender.Result{}, 1, noon, 0.5).reason)
 }
@@ -66,6 +72,21 @@ func TestSchedule(t *testing.T) {
 		assert.Equal(t, noon.Add(wait*8/10), judge(failed, i+1, noon, 0).retryAt, "after attempt %d", i+1)
 	}
 	assert.Equal(t, dead, judge(failed, len(want)+1, noon, 0.5).decision)
+}
+
+// TestJitterSpreads: waits fill the ±20 % evenly, and grow with the random number.
+func TestJitterSpreads(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		number := rapid.IntRange(1, len(schedule)).Draw(t, "number")
+		random := rapid.Float64Range(0, 0.999999).Draw(t, "random")
+		wait := judge(sender.Result{Status: 500}, number, noon, random).retryAt.Sub(noon)
+		base := schedule[number-1]
+		require.InDelta(t, 0.8+0.4*random, float64(wait)/float64(base), 1e-6)
+		if number < len(schedule) {
+			next := judge(sender.Result{Status: 500}, number+1, noon, random).retryAt.Sub(noon)
+			require.Greater(t, next, wait, "the schedule grows")
+		}
+	})
 }
 
 // TestJudgeIsTotal: whatever comes, the verdict is one of four, and a retry lies within the
@@ -135,6 +156,7 @@ func TestRetryAfter(t *testing.T) {
 	}
 	late := judge(sender.Result{Status: 429, RetryAfter: "5"}, 11, noon, 0.5)
 	assert.Equal(t, dead, late.decision, "a receiver cannot ask for more attempts than there are")
+	assert.Equal(t, 5*time.Second, late.putOff, "but for a pause of the others")
 }
 
 func FuzzRetryAfter(f *testing.F) {

@@ -28,13 +28,17 @@ type webhook struct {
 	url     *url.URL
 	header  http.Header // the owner's, without those that are ours
 	timeout time.Duration
-	secrets []signature.Secret // each signs
+	signers []signature.Signer
+	body    rendering
 
 	refused *sender.Failure // the URL may not be called
 	fault   error           // of ours: it cannot be sent now, and the receiver is not to blame
 
-	enabled atomic.Bool
-	failing atomic.Bool // its last attempt failed; guards the write of failing_since
+	enabled  atomic.Bool
+	failedAt atomic.Int64 // when a failed attempt was last written, in Unix nanoseconds; 0: the last attempt did not fail
+	// circuitOpen: it gets nothing but probes; guards the write of circuit_open_until.
+	circuitOpen atomic.Bool
+	limited     bool // to a rate, which only held deliveries are counted against
 
 	loaded time.Time
 }
@@ -139,7 +143,11 @@ func (d *dispatcher) adopt(rows []postgres.Webhook, generation uint64, found map
 func (c *cache) prepare(row postgres.Webhook) *webhook {
 	w := &webhook{id: row.ID, timeout: time.Duration(row.TimeoutSeconds) * time.Second, loaded: time.Now()}
 	w.enabled.Store(row.Enabled)
-	w.failing.Store(row.Failing)
+	w.circuitOpen.Store(row.CircuitOpen)
+	w.limited = row.Limited
+	if row.FailedAt != nil {
+		w.failedAt.Store(row.FailedAt.UnixNano())
+	}
 	if err := c.policy.CheckURL(row.URL); err != nil {
 		w.refused = &sender.Failure{Class: sender.Refused, Text: "the webhook's URL is refused: " + err.Error()}
 	} else if w.url, err = url.Parse(row.URL); err != nil {
@@ -149,29 +157,31 @@ func (c *cache) prepare(row postgres.Webhook) *webhook {
 	if w.header, err = ownHeaders(row.Headers); err != nil {
 		w.fault = err
 	}
-	if w.secrets, err = c.open(row); err != nil {
+	if w.signers, err = c.open(row); err != nil {
 		w.fault = err
 	}
+	w.body = newRendering(row)
 	return w
 }
 
-func (c *cache) open(row postgres.Webhook) ([]signature.Secret, error) {
-	secrets := make([]signature.Secret, 0, len(row.Sealed))
+// open unseals what the webhook is signed with: secrets and keys, the newest first.
+func (c *cache) open(row postgres.Webhook) ([]signature.Signer, error) {
+	signers := make([]signature.Signer, 0, len(row.Sealed))
 	for _, sealed := range row.Sealed {
 		text, err := c.vault.Open(sealed, row.ID)
 		if err != nil {
 			return nil, err
 		}
-		secret, err := signature.ParseSecret(text)
+		signer, err := signature.Parse(text)
 		if err != nil {
 			return nil, err
 		}
-		secrets = append(secrets, secret)
+		signers = append(signers, signer)
 	}
-	if len(secrets) == 0 {
+	if len(signers) == 0 {
 		return nil, fmt.Errorf("the webhook has no secret to sign with")
 	}
-	return secrets, nil
+	return signers, nil
 }
 
 // ownHeaders reads the owner's headers, without those that are ours or the connection's, and

@@ -17,6 +17,9 @@ type Webhook struct {
 	Enabled        bool              `db:"enabled"`
 	Headers        map[string]string `db:"headers"`
 	TimeoutSeconds int               `db:"timeout_seconds"`
+	Format         string            `db:"format"`
+	Template       string            `db:"template"`              // empty: the format has none
+	RateLimit      *float64          `db:"rate_limit_per_second"` // nil: none
 	CreatedAt      time.Time         `db:"created_at"`
 	UpdatedAt      time.Time         `db:"updated_at"`
 
@@ -32,7 +35,7 @@ type Webhook struct {
 }
 
 const selectWebhook = `
-	SELECT w.id, w.site_id, w.url, w.description, w.enabled, w.headers, w.timeout_seconds, w.created_at, w.updated_at,
+	SELECT w.id, w.site_id, w.url, w.description, w.enabled, w.headers, w.timeout_seconds, w.format, w.template, w.rate_limit_per_second, w.created_at, w.updated_at,
 	       coalesce(h.disabled_at > w.enabled_at, false) AS switched_off,
 	       coalesce(h.disabled_reason, '') AS disabled_reason,
 	       h.failing_since IS NOT NULL AS failing
@@ -78,8 +81,8 @@ const (
 	lockSite      = `SELECT pg_advisory_xact_lock(hashtextextended('webhooks of site ' || $1::bigint, 0))`
 	countWebhooks = `SELECT count(*) FROM webhooks WHERE site_id = $1`
 	insertWebhook = `
-		INSERT INTO webhooks (id, site_id, url, description, enabled, headers, timeout_seconds)
-		VALUES ($1, $2, $3, $4, $5, $6, $7)`
+		INSERT INTO webhooks (id, site_id, url, description, enabled, headers, timeout_seconds, format, template, rate_limit_per_second)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`
 	insertSealed = `INSERT INTO webhook_secrets (webhook_id, sealed) VALUES ($1, $2)`
 )
 
@@ -98,7 +101,7 @@ func (s *Store) CreateWebhook(ctx context.Context, w Webhook, sealed []byte, lim
 		if existing >= limit {
 			return ErrFull
 		}
-		if _, err := tx.Exec(ctx, insertWebhook, w.ID, w.SiteID, w.URL, w.Description, w.Enabled, w.Headers, w.TimeoutSeconds); err != nil {
+		if _, err := tx.Exec(ctx, insertWebhook, w.ID, w.SiteID, w.URL, w.Description, w.Enabled, w.Headers, w.TimeoutSeconds, w.Format, w.Template, w.RateLimit); err != nil {
 			return wrap("create webhook", err)
 		}
 		if _, err := tx.Exec(ctx, insertSealed, w.ID, sealed); err != nil {
@@ -122,7 +125,7 @@ type Changes struct {
 
 // A disabling may carry the dispatcher's clock, which may be ahead of the database's.
 const updateWebhook = `
-	UPDATE webhooks w SET url = $3, description = $4, headers = $6, timeout_seconds = $7, updated_at = now(), enabled = $5,
+	UPDATE webhooks w SET url = $3, description = $4, headers = $6, timeout_seconds = $7, format = $9, template = $10, rate_limit_per_second = $11, updated_at = now(), enabled = $5,
 	       enabled_at = CASE WHEN $5 AND NOT w.enabled OR $8
 	           THEN greatest(now(), (SELECT h.disabled_at FROM webhook_health h WHERE h.webhook_id = w.id)) ELSE w.enabled_at END
 	WHERE site_id = $1 AND id = $2`
@@ -144,7 +147,7 @@ func (s *Store) ChangeWebhook(ctx context.Context, siteID int64, id string, chan
 		renew := next.Enable && next.Enabled && current.SwitchedOff
 		if renew || next.settings() != current.settings() || !maps.Equal(next.Headers, current.Headers) {
 			changes.Webhook = true
-			_, err := tx.Exec(ctx, updateWebhook, siteID, id, next.URL, next.Description, next.Enabled, next.Headers, next.TimeoutSeconds, renew)
+			_, err := tx.Exec(ctx, updateWebhook, siteID, id, next.URL, next.Description, next.Enabled, next.Headers, next.TimeoutSeconds, renew, next.Format, next.Template, next.RateLimit)
 			if err != nil {
 				return wrap("change webhook", err)
 			}
@@ -160,11 +163,16 @@ func (s *Store) ChangeWebhook(ctx context.Context, siteID int64, id string, chan
 
 // settings is what can be compared with ==.
 func (w Webhook) settings() any {
+	var rate float64
+	if w.RateLimit != nil {
+		rate = *w.RateLimit
+	}
 	return struct {
-		url, description string
-		enabled          bool
-		timeout          int
-	}{w.URL, w.Description, w.Enabled, w.TimeoutSeconds}
+		rate                               float64
+		url, description, format, template string
+		enabled                            bool
+		timeout                            int
+	}{rate, w.URL, w.Description, w.Format, w.Template, w.Enabled, w.TimeoutSeconds}
 }
 
 const deleteWebhook = `DELETE FROM webhooks WHERE site_id = $1 AND id = $2`

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -12,8 +13,12 @@ type Webhook struct {
 	URL            string
 	Headers        []byte // a JSON object
 	TimeoutSeconds int
-	Enabled        bool // by its owner, and not disabled since by what its receiver did
-	Failing        bool // its last attempt failed
+	Enabled        bool       // by its owner, and not disabled since by what its receiver did
+	FailedAt       *time.Time // about when an attempt failed; nil: the last one since it was enabled did not
+	CircuitOpen    bool       // no request but a probe
+	Limited        bool       // it has a rate
+	Format         string
+	Template       string // of the format custom
 	Sealed         [][]byte
 }
 
@@ -27,7 +32,10 @@ CROSS JOIN LATERAL (SELECT 1 FROM deliveries d WHERE d.id = m.id AND d.slot = m.
 const webhooksSQL = `
 SELECT w.id, w.url, w.headers, w.timeout_seconds,
        w.enabled AND coalesce(h.disabled_at <= w.enabled_at, true) AS enabled,
-       h.failing_since IS NOT NULL AS failing,
+       CASE WHEN h.failing_since > w.enabled_at THEN coalesce(h.failed_at, h.failing_since) END AS failed_at,
+       h.circuit_open_until IS NOT NULL AS circuit_open,
+       w.rate_limit_per_second IS NOT NULL AS limited,
+       w.format, w.template,
        ARRAY(SELECT s.sealed FROM webhook_secrets s
              WHERE s.webhook_id = w.id AND (s.expires_at IS NULL OR s.expires_at > now())
              ORDER BY s.created_at DESC, s.id DESC) AS sealed

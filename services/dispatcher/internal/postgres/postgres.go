@@ -33,6 +33,8 @@ type Delivery struct {
 	TraceContext string
 	Attempts     int    // that were made
 	LastError    string // of them
+	// ScheduleStart is how many of them were made before its schedule of retries last began.
+	ScheduleStart int
 }
 
 // Key is the primary key of a delivery.

@@ -82,7 +82,7 @@ func wanted(rows int) Wanted { return Wanted{Rows: rows, PerWebhook: 1000, Lease
 
 func (f fixture) claim(w Wanted) []Claim {
 	f.Helper()
-	claims, err := f.Claim(f.Context(), w)
+	claims, _, err := f.Claim(f.Context(), w)
 	require.NoError(f, err)
 	return claims
 }
@@ -157,7 +157,7 @@ func TestClaimersNeverShareARow(t *testing.T) {
 	for range 6 {
 		claimers.Go(func() {
 			for {
-				claims, err := f.Claim(f.Context(), wanted(13))
+				claims, _, err := f.Claim(f.Context(), wanted(13))
 				if !assert.NoError(t, err) {
 					return
 				}
@@ -213,8 +213,9 @@ func TestClaimsAreFairAndBounded(t *testing.T) {
 	held.NextAttemptAt = time.Time{}
 	f.record(append(outcomes, later, held)...)
 
-	w := Wanted{Rows: 7, PerWebhook: 4, InFlight: map[string]int{"wh_full": 4, "wh_half": 2}, Lease: time.Minute}
-	claims := f.claim(w)
+	w := Wanted{Rows: 7, PerWebhook: 4, Taken: map[string]int{"wh_full": 4, "wh_half": 2}, Lease: time.Minute}
+	claims, parked, err := f.Claim(t.Context(), w)
+	require.NoError(t, err)
 	assert.Len(t, claims, 7)
 	of := map[string]int{}
 	for _, c := range claims {
@@ -222,9 +223,210 @@ func TestClaimsAreFairAndBounded(t *testing.T) {
 	}
 	assert.Equal(t, map[string]int{"wh_long": 3, "wh_short": 2, "wh_half": 2}, of, "each its turn, none beyond its share")
 
-	w.Rows, w.InFlight = 1000, map[string]int{"wh_full": 4, "wh_half": 4, "wh_long": 3}
+	heldOf := map[string]int{}
+	for _, id := range parked {
+		heldOf[id]++
+	}
+	assert.Equal(t, map[string]int{"wh_long": 46, "wh_full": 3, "wh_half": 1}, heldOf, "what its webhook has no place for waits for its webhook")
+	assert.Equal(t, 51, value[int](f, "SELECT count(*) FROM deliveries WHERE status = 'waiting' AND next_attempt_at IS NULL AND claimed_until IS NULL"), "and is not looked at again")
+
+	w.Rows, w.Taken = 1000, map[string]int{"wh_full": 4, "wh_half": 4, "wh_long": 3}
 	claims = f.claim(w)
 	assert.Len(t, claims, 2)
+	assert.Empty(t, f.claim(w))
+}
+
+// TestGatedWebhooksAreNotClaimed: what comes due meanwhile waits for its webhook.
+func TestGatedWebhooksAreNotClaimed(t *testing.T) {
+	f := newFixture(t)
+	for _, id := range []string{"wh_open", "wh_half_open", "wh_limited", "wh_off", "wh_410"} {
+		f.webhook(id, id != "wh_off")
+		f.record(fresh("msg_"+id, id))
+	}
+	f.record(fresh("msg_removed", "wh_removed"))
+	f.exec("UPDATE webhooks SET rate_limit_per_second = 1 WHERE id = 'wh_limited'")
+	f.exec("INSERT INTO webhook_health (webhook_id, circuit_open_until) VALUES ('wh_open', now() + interval '1 hour'), ('wh_half_open', now())")
+	f.exec("INSERT INTO webhook_health (webhook_id, disabled_at) VALUES ('wh_410', now())")
+	claims, held, err := f.Claim(t.Context(), wanted(100))
+	require.NoError(t, err)
+	require.Len(t, claims, 1, "its outcome is that it is cancelled")
+	assert.Equal(t, "wh_removed", claims[0].WebhookID)
+	assert.ElementsMatch(t, []string{"wh_open", "wh_half_open", "wh_limited", "wh_off", "wh_410"}, held)
+	assert.Equal(t, 5, value[int](f, "SELECT count(*) FROM deliveries WHERE next_attempt_at IS NULL"))
+}
+
+// hold stores n deliveries that wait for the webhook, numbered from 0 in the order of their slots.
+func (f fixture) hold(webhookID string, n int) {
+	f.Helper()
+	outcomes := make([]Outcome, n)
+	for i := range outcomes {
+		outcomes[i] = fresh(fmt.Sprintf("%s_%04d", webhookID, i), webhookID)
+		outcomes[i].Slot, outcomes[i].NextAttemptAt = slot.Add(time.Duration(i-n)*time.Second), time.Time{}
+	}
+	require.Equal(f, n, f.record(outcomes...))
+}
+
+// claimHeld asks for one webhook; nil is that it gets no turn.
+func (f fixture) claimHeld(webhookID string, room int) *Turn {
+	f.Helper()
+	turns, err := f.ClaimHeld(f.Context(), HeldWanted{Rooms: map[string]int{webhookID: room}, Lease: time.Minute, DrainRate: 50})
+	require.NoError(f, err)
+	if len(turns) == 0 {
+		return nil
+	}
+	require.Len(f, turns, 1)
+	return &turns[0]
+}
+
+func TestHeldAreClaimedInOrder(t *testing.T) {
+	f := newFixture(t)
+	f.webhook("wh_1", true)
+	assert.Nil(t, f.claimHeld("wh_1", 5), "nothing is held")
+	f.hold("wh_1", 10)
+	var ids []string
+	for _, room := range []int{3, 20} {
+		for _, c := range f.claimHeld("wh_1", room).Claims {
+			ids = append(ids, c.ID)
+			assert.Equal(t, []byte(`{"a":"é"}`), c.Payload)
+		}
+	}
+	require.Len(t, ids, 10)
+	assert.IsNonDecreasing(t, ids)
+	assert.Nil(t, f.claimHeld("wh_1", 5), "the leases live")
+	f.exec("UPDATE deliveries SET claimed_until = now() - interval '1 ms' WHERE id = 'wh_1_0004'")
+	require.Len(t, f.claimHeld("wh_1", 5).Claims, 1, "the lease ran out")
+
+	f.webhook("wh_off", false)
+	f.hold("wh_off", 1)
+	assert.Nil(t, f.claimHeld("wh_off", 5))
+	f.hold("wh_removed", 1)
+	assert.Nil(t, f.claimHeld("wh_removed", 5))
+}
+
+// TestOneProbe: however many dispatchers ask, one request goes to a webhook whose circuit is half open.
+func TestOneProbe(t *testing.T) {
+	f := newFixture(t)
+	f.webhook("wh_1", true)
+	f.hold("wh_1", 10)
+	f.exec("UPDATE webhooks SET updated_at = now() - interval '1 hour'")
+	f.exec("INSERT INTO webhook_health (webhook_id, circuit_open_until) VALUES ('wh_1', now() + interval '1 hour')")
+	open := f.claimHeld("wh_1", 5)
+	require.NotNil(t, open)
+	assert.Empty(t, open.Claims)
+	assert.InDelta(t, time.Hour, open.Wait, float64(time.Minute))
+
+	f.exec("UPDATE webhook_health SET circuit_open_until = now()")
+	var mu sync.Mutex
+	probes := 0
+	var asking sync.WaitGroup
+	for range 6 {
+		asking.Go(func() {
+			for range 5 {
+				turns, err := f.ClaimHeld(f.Context(), HeldWanted{Rooms: map[string]int{"wh_1": 5}, Lease: time.Minute, DrainRate: 50})
+				assert.NoError(t, err)
+				mu.Lock()
+				for _, turn := range turns {
+					probes += len(turn.Claims)
+					assert.True(t, turn.Probe || len(turn.Claims) == 0)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	asking.Wait()
+	assert.Equal(t, 1, probes)
+
+	f.exec("UPDATE webhooks SET url = 'https://example.com/other', updated_at = now()")
+	assert.Len(t, f.claimHeld("wh_1", 5).Claims, 1, "its owner changed it: that is worth another")
+	assert.Empty(t, f.claimHeld("wh_1", 5).Claims)
+}
+
+// TestCircuitOpensForLonger: for as long as the webhook has been failing, from 5 s to 5 min.
+func TestCircuitOpensForLonger(t *testing.T) {
+	f := newFixture(t)
+	f.webhook("wh_1", true)
+	f.exec("UPDATE webhooks SET enabled_at = now() - interval '1 day'")
+	open := func(failingFor, atLeast time.Duration) time.Duration {
+		t.Helper()
+		_, err := f.Record(t.Context(), nil, []Health{{WebhookID: "wh_1"}})
+		require.NoError(t, err)
+		require.True(t, value[bool](f, "SELECT circuit_open_until IS NULL FROM webhook_health"), "a success closes it")
+		for _, at := range []time.Duration{failingFor, 0} {
+			_, err := f.Record(t.Context(), nil, []Health{{WebhookID: "wh_1", FailedAt: time.Now().Add(-at), Opens: at == 0, AtLeast: atLeast}})
+			require.NoError(t, err)
+		}
+		return time.Duration(value[float64](f, "SELECT extract(epoch FROM circuit_open_until - updated_at)::float8 FROM webhook_health") * float64(time.Second))
+	}
+	for _, c := range []struct{ failingFor, atLeast, want time.Duration }{
+		{0, 0, 5 * time.Second},
+		{time.Minute, 0, time.Minute},
+		{time.Hour, 0, 5 * time.Minute},
+		{0, 2 * time.Minute, 2 * time.Minute},
+		{0, 24 * time.Hour, 5 * time.Minute},
+	} {
+		got := open(c.failingFor, c.atLeast)
+		assert.GreaterOrEqual(t, got, c.want, "%v", c)
+		assert.LessOrEqual(t, got, c.want*12/10+time.Second, "%v", c)
+	}
+	f.exec("DELETE FROM webhook_health")
+	_, err := f.Record(t.Context(), nil, []Health{{WebhookID: "wh_1", FailedAt: time.Now(), Opens: true}})
+	require.NoError(t, err)
+	assert.True(t, value[bool](f, "SELECT circuit_open_until > now() FROM webhook_health"), "also as the first thing that is known of it")
+	_, err = f.Record(t.Context(), nil, []Health{{WebhookID: "wh_1", FailedAt: time.Now()}})
+	require.NoError(t, err)
+	assert.True(t, value[bool](f, "SELECT circuit_open_until > now() FROM webhook_health"), "another failure leaves it open")
+	_, err = f.Record(t.Context(), nil, []Health{{WebhookID: "wh_1", FailedAt: time.Now(), Closes: true}})
+	require.NoError(t, err)
+	assert.True(t, value[bool](f, "SELECT circuit_open_until IS NULL FROM webhook_health"), "a success did, before the failure that was written with it")
+	_, err = f.Record(t.Context(), nil, []Health{{WebhookID: "wh_1", FailedAt: time.Now(), Opens: true}})
+	require.NoError(t, err)
+	openNow, halfOpen, err := f.Circuits(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, []int{1, 0}, []int{openNow, halfOpen})
+}
+
+// TestRateIsShared: six who ask together get what one would get alone.
+func TestRateIsShared(t *testing.T) {
+	f := newFixture(t)
+	const rate = 100.0
+	f.webhook("wh_1", true)
+	f.exec("UPDATE webhooks SET rate_limit_per_second = $1", rate)
+	f.hold("wh_1", 200)
+	var mu sync.Mutex
+	got := 0
+	var asking sync.WaitGroup
+	started := value[time.Time](f, "SELECT clock_timestamp()")
+	for range 6 {
+		asking.Go(func() {
+			for {
+				turns, err := f.ClaimHeld(f.Context(), HeldWanted{Rooms: map[string]int{"wh_1": 7}, Lease: time.Minute, DrainRate: 50})
+				if !assert.NoError(t, err) {
+					return
+				}
+				mu.Lock()
+				for _, turn := range turns {
+					got += len(turn.Claims)
+				}
+				enough := got >= 100
+				mu.Unlock()
+				if enough {
+					return
+				}
+			}
+		})
+	}
+	asking.Wait()
+	took := value[time.Time](f, "SELECT clock_timestamp()").Sub(started)
+	assert.LessOrEqual(t, float64(got), 1+rate*(took+paceBurst).Seconds(), "in %s", took)
+
+	// What gathered before the webhook was enabled is paced too.
+	f.webhook("wh_back", true)
+	f.hold("wh_back", 200)
+	f.exec("UPDATE webhooks SET enabled_at = now() WHERE id = 'wh_back'")
+	assert.Empty(t, f.claimHeld("wh_back", 200).Claims, "its row of health is made first")
+	assert.LessOrEqual(t, len(f.claimHeld("wh_back", 200).Claims), 11)
+	f.exec("UPDATE deliveries SET created_at = now() WHERE webhook_id = 'wh_back'")
+	assert.Greater(t, len(f.claimHeld("wh_back", 200).Claims), 100, "what came later is not")
 }
 
 func TestLook(t *testing.T) {
@@ -247,10 +449,10 @@ func TestLook(t *testing.T) {
 		found[w.ID] = w
 	}
 	require.Len(t, found, 4)
-	assert.Equal(t, Webhook{ID: "wh_on", URL: "https://example.com/", Headers: []byte("{}"), TimeoutSeconds: 15, Enabled: true, Sealed: [][]byte{[]byte("new"), []byte("old")}}, found["wh_on"])
+	assert.Equal(t, Webhook{ID: "wh_on", URL: "https://example.com/", Headers: []byte("{}"), TimeoutSeconds: 15, Enabled: true, Format: "standard", Sealed: [][]byte{[]byte("new"), []byte("old")}}, found["wh_on"])
 	assert.False(t, found["wh_off"].Enabled)
 	assert.False(t, found["wh_gone"].Enabled)
-	assert.True(t, found["wh_gone"].Failing)
+	assert.NotNil(t, found["wh_gone"].FailedAt)
 	assert.True(t, found["wh_back"].Enabled, "a disabling older than the enabling does not count")
 
 	known, webhooks, err = f.Look(t.Context(), keys[:1], nil)
@@ -270,19 +472,26 @@ func TestHealth(t *testing.T) {
 	state := func() string {
 		return value[string](f, "SELECT concat_ws(' ', failing_since = $1, disabled_at IS NOT NULL, disabled_reason) FROM webhook_health WHERE webhook_id = 'wh_1'", since)
 	}
-	change(Health{WebhookID: "wh_1", FailingSince: since}, Health{WebhookID: "wh_2"})
+	change(Health{WebhookID: "wh_1", FailedAt: since, Error: "500"}, Health{WebhookID: "wh_2"})
 	assert.Equal(t, "t f ", state())
-	change(Health{WebhookID: "wh_1", FailingSince: time.Now()})
+	change(Health{WebhookID: "wh_1", FailedAt: time.Now()})
 	assert.Equal(t, "t f ", state(), "the first failure counts")
-	change(Health{WebhookID: "wh_1", FailingSince: time.Now(), Disable: "410"})
+	change(Health{WebhookID: "wh_1", FailedAt: time.Now(), Disable: "410"})
 	assert.Equal(t, "t t 410", state())
 	change(Health{WebhookID: "wh_1"})
 	assert.Equal(t, "t 410", state(), "a success clears failing_since only")
+
+	change(Health{WebhookID: "wh_1", FailedAt: since, Error: "500"})
+	assert.Equal(t, "t t 410", state())
+	f.webhook("wh_1", true) // enabled since
+	change(Health{WebhookID: "wh_1", FailedAt: time.Now(), Error: "502"})
+	assert.Equal(t, "f t 410", state(), "what was before it was enabled again does not count")
+	assert.Equal(t, "502", value[string](f, "SELECT last_error FROM webhook_health WHERE webhook_id = 'wh_1' AND failed_at = failing_since"))
 }
 
 func TestSweeps(t *testing.T) {
 	f := newFixture(t)
-	for id, enabled := range map[string]bool{"wh_on": true, "wh_off": false, "wh_410": true} {
+	for id, enabled := range map[string]bool{"wh_on": true, "wh_off": false, "wh_410": true, "wh_due": true} {
 		f.webhook(id, enabled)
 	}
 	f.exec("INSERT INTO webhook_health (webhook_id, disabled_at) VALUES ('wh_410', now())")
@@ -292,29 +501,31 @@ func TestSweeps(t *testing.T) {
 		done.Status, done.NextAttemptAt = Delivered, time.Time{}
 		f.record(held, due, done)
 	}
+	f.record(fresh("due_wh_due", "wh_due"))
 	f.exec("UPDATE deliveries SET claimed_until = now() + interval '1 minute' WHERE id = 'due_wh_removed'")
 
-	sweep := func(step func(context.Context, []string) (int64, bool, error), ids ...string) int64 {
+	removed, held, err := f.Survey(t.Context())
+	require.NoError(t, err)
+	assert.ElementsMatch(t, []string{"wh_other", "wh_removed"}, removed)
+	assert.Equal(t, []string{"wh_on"}, held)
+	f.exec("UPDATE webhooks SET enabled_at = now() WHERE id = 'wh_410'")
+	_, held, err = f.Survey(t.Context())
+	require.NoError(t, err)
+	assert.ElementsMatch(t, []string{"wh_410", "wh_on"}, held)
+
+	cancel := func(ids ...string) int64 {
 		t.Helper()
-		n, more, err := step(t.Context(), ids)
+		n, more, err := f.CancelRemoved(t.Context(), ids)
 		require.NoError(t, err)
 		require.False(t, more)
 		return n
 	}
-	assert.EqualValues(t, 0, sweep(f.ReleaseHeld, "wh_off", "wh_410"))
-	assert.EqualValues(t, 1, sweep(f.ReleaseHeld))
-	assert.EqualValues(t, 0, sweep(f.ReleaseHeld))
-	assert.True(t, value[bool](f, "SELECT next_attempt_at IS NOT NULL FROM deliveries WHERE id = 'held_wh_on'"))
-
-	assert.EqualValues(t, 0, sweep(f.CancelRemoved, "wh_on"))
-	assert.EqualValues(t, 1, sweep(f.CancelRemoved, "wh_removed"), "not the one that is being sent")
-	assert.EqualValues(t, 2, sweep(f.CancelRemoved))
+	assert.EqualValues(t, 0, cancel("wh_on"))
+	assert.EqualValues(t, 1, cancel("wh_removed"), "not the one that is being sent")
+	assert.EqualValues(t, 2, cancel("wh_removed", "wh_other"))
 	f.exec("UPDATE deliveries SET claimed_until = NULL WHERE id = 'due_wh_removed'")
-	assert.EqualValues(t, 1, sweep(f.CancelRemoved))
+	assert.EqualValues(t, 1, cancel("wh_removed"))
 	assert.Equal(t, 4, value[int](f, "SELECT count(*) FROM deliveries WHERE status = 'cancelled' AND last_error = 'the webhook was removed' AND finished_at IS NOT NULL"))
-
-	f.exec("UPDATE webhooks SET enabled_at = now() WHERE id = 'wh_410'")
-	assert.EqualValues(t, 1, sweep(f.ReleaseHeld, "wh_410"))
 }
 
 func TestDataErrors(t *testing.T) {
@@ -354,4 +565,41 @@ func BenchmarkRecord(b *testing.B) {
 		require.NoError(b, err)
 	}
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(rows), "us/row")
+}
+
+// BenchmarkClaim is the cost of looking for what may go, when nothing may, beside rows that are held
+// for one webhook whose circuit is open. It is the same, however many they are.
+func BenchmarkClaim(b *testing.B) {
+	for _, held := range []int{0, 1_000, 200_000} {
+		b.Run(fmt.Sprintf("held=%d", held), func(b *testing.B) {
+			pool, err := database.Open(b.Context(), "DATABASE_URL", devstacktest.Postgres(b), 2)
+			require.NoError(b, err)
+			defer pool.Close()
+			require.NoError(b, database.Migrate(b.Context(), pool))
+			for _, sql := range []string{
+				"INSERT INTO webhooks (id, site_id, url, updated_at) VALUES ('wh_1', 1, 'https://example.com/', now() - interval '1 hour')",
+				"INSERT INTO webhook_health (webhook_id, circuit_open_until) VALUES ('wh_1', now() + interval '1 hour')",
+				fmt.Sprintf(`INSERT INTO deliveries (id, slot, site_id, webhook_id, firing_ids, type, status, payload)
+					SELECT 'msg_' || i, now(), 1, 'wh_1', '{}', 'visitor_spike.fired', 'waiting', '{}' FROM generate_series(1, %d) AS i`, held),
+				"ANALYZE",
+			} {
+				_, err := pool.Exec(b.Context(), sql)
+				require.NoError(b, err)
+			}
+			s := New(pool)
+			for b.Loop() {
+				claims, parked, err := s.Claim(b.Context(), wanted(64))
+				require.NoError(b, err)
+				require.Empty(b, claims)
+				require.Empty(b, parked)
+				turns, err := s.ClaimHeld(b.Context(), HeldWanted{Rooms: map[string]int{"wh_1": 16}, Lease: time.Minute, DrainRate: 50})
+				require.NoError(b, err)
+				for _, turn := range turns {
+					require.Empty(b, turn.Claims)
+				}
+				_, _, err = s.Survey(b.Context())
+				require.NoError(b, err)
+			}
+		})
+	}
 }

@@ -2,7 +2,11 @@ package postgres
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Status is a delivery's.
@@ -21,7 +25,7 @@ type Outcome struct {
 	Delivery
 	Stored        bool // it has a row, as it was claimed
 	Status        Status
-	NextAttemptAt time.Time // of a waiting one; zero: held until its webhook is enabled again
+	NextAttemptAt time.Time // of a waiting one; zero: it is held
 	Attempt       *Attempt  // nil: no request was made
 }
 
@@ -39,15 +43,23 @@ type Attempt struct {
 
 // Health is a change of a webhook's health.
 type Health struct {
-	WebhookID    string
-	FailingSince time.Time // zero: the last attempt was a success
-	Disable      string    // the reason to disable the webhook now; empty: as it was
+	WebhookID string
+	FailedAt  time.Time     // an attempt; zero: the last one was a success
+	Error     string        // why it failed
+	Disable   string        // the reason to disable the webhook now; empty: as it was
+	Opens     bool          // its circuit, for as long as it has been failing, within 5 s and 5 min
+	AtLeast   time.Duration // but so long, if that is within 5 min
+	Closes    bool          // its circuit, which was open
 }
 
 // One statement for a batch, so that it commits whole in one round trip. A row that exists is
 // changed only from the state that its attempt began in, and an attempt is written only if no
 // other has its number: what a dispatcher brings late, or brings twice because it did not hear
 // of its commit, changes nothing.
+//
+// A circuit stays open for as long as its webhook has been failing: without a count of openings,
+// and whichever dispatcher writes, each opening is twice as long as the one before. The jitter
+// only prolongs it: what the receiver asked for is honoured.
 //
 // Nothing joins two sets of the batch's size here: plans are reused, and know no sizes. Instead of null, empty text, 0 and the zero time travel: plain arrays cost the least.
 const recordSQL = `
@@ -86,13 +98,22 @@ WITH o AS MATERIALIZED (
     FROM o WHERE o.number > 0
     ON CONFLICT DO NOTHING
 ), health AS (
-    INSERT INTO webhook_health AS h (webhook_id, failing_since, disabled_at, disabled_reason)
-    SELECT webhook_id, nullif(failing_since, '0001-01-01 00:00:00Z'), CASE WHEN disable <> '' THEN now() END, disable
-    FROM unnest($23::text[], $24::timestamptz[], $25::text[]) AS c(webhook_id, failing_since, disable)
+    INSERT INTO webhook_health AS h (webhook_id, failing_since, failed_at, last_error, disabled_at, disabled_reason, circuit_open_until)
+    SELECT c.webhook_id, nullif(c.failed_at, '0001-01-01 00:00:00Z'), nullif(c.failed_at, '0001-01-01 00:00:00Z'), c.error, CASE WHEN c.disable <> '' THEN now() END, c.disable,
+           CASE WHEN c.open THEN now() + (1 + random() / 5) * least('5 minutes', greatest('5 seconds', make_interval(secs => c.at_least),
+               now() - coalesce((SELECT b.failing_since FROM webhook_health b JOIN webhooks w ON w.id = b.webhook_id
+                                WHERE b.webhook_id = c.webhook_id AND b.failing_since > w.enabled_at), c.failed_at)))
+                WHEN c.close THEN '-infinity' END
+    FROM unnest($23::text[], $24::timestamptz[], $25::text[], $26::text[], $27::boolean[], $28::float8[], $29::boolean[]) AS c(webhook_id, failed_at, error, disable, open, at_least, close)
     ON CONFLICT (webhook_id) DO UPDATE
-    SET failing_since   = CASE WHEN excluded.failing_since IS NOT NULL THEN coalesce(h.failing_since, excluded.failing_since) END,
+    SET failing_since   = CASE WHEN excluded.failing_since IS NULL THEN NULL
+                               WHEN h.failing_since > coalesce((SELECT w.enabled_at FROM webhooks w WHERE w.id = h.webhook_id), '-infinity') THEN h.failing_since
+                               ELSE excluded.failing_since END, -- what was before it was enabled again does not count
+        failed_at       = excluded.failed_at,
+        last_error      = excluded.last_error,
         disabled_at     = coalesce(excluded.disabled_at, h.disabled_at),
         disabled_reason = CASE WHEN excluded.disabled_at IS NULL THEN h.disabled_reason ELSE excluded.disabled_reason END,
+        circuit_open_until = CASE WHEN excluded.failing_since IS NOT NULL THEN nullif(coalesce(excluded.circuit_open_until, h.circuit_open_until), '-infinity') END,
         updated_at      = now()
 )
 SELECT count(*) FROM settled`
@@ -101,9 +122,21 @@ SELECT count(*) FROM settled`
 // one at most for each webhook and sorted by it: two dispatchers that lock the same rows do so
 // in the same order. It returns how many outcomes took effect.
 func (s *Store) Record(ctx context.Context, outcomes []Outcome, health []Health) (int, error) {
-	var settled int
-	err := s.pool.QueryRow(ctx, recordSQL, arguments(outcomes, health)...).Scan(&settled)
+	columns := arguments(outcomes, health)
+	settled, err := s.count(ctx, "record_new", recordNewSQL, columns)
+	if isDuplicate(err) {
+		settled, err = s.count(ctx, "record", recordSQL, columns)
+	}
 	return settled, wrap("record outcomes", err)
+}
+
+// recordNewSQL takes for granted that nothing was recorded before, which is nearly always so: a
+// row whose conflicts are looked for costs Postgres a sixth more: another probe, another WAL record.
+var recordNewSQL = strings.NewReplacer("ON CONFLICT (id, slot) DO NOTHING\n", "\n", "ON CONFLICT DO NOTHING\n", "\n").Replace(recordSQL)
+
+func isDuplicate(err error) bool {
+	var refused *pgconn.PgError
+	return errors.As(err, &refused) && refused.Code == "23505" // unique_violation
 }
 
 // Minimal is the outcome without what its receiver sent, for a row that Postgres refuses.
@@ -146,15 +179,17 @@ func arguments(outcomes []Outcome, health []Health) []any {
 			times[i], whys[i] = a.Timings, a.Error
 		}
 	}
-	failing, since, disable := text(len(health)), make([]time.Time, len(health)), text(len(health))
+	changed, failed, reasons, disable := text(len(health)), make([]time.Time, len(health)), text(len(health)), text(len(health))
+	open, atLeast, closed := make([]bool, len(health)), make([]float64, len(health)), make([]bool, len(health))
 	for i, h := range health {
-		failing[i], since[i], disable[i] = h.WebhookID, h.FailingSince, h.Disable
+		changed[i], failed[i], reasons[i], disable[i] = h.WebhookID, h.FailedAt, h.Error, h.Disable
+		open[i], atLeast[i], closed[i] = h.Opens, h.AtLeast.Seconds(), h.Closes
 	}
 	return []any{
 		ids, slots, sites, webhooks, triggers, types, payloads, traces,
 		stored, statuses, attempts, next, errors,
 		numbers, started, durations, requests, codes, responses, bodies, times, whys,
-		failing, since, disable,
+		changed, failed, reasons, disable, open, atLeast, closed,
 	}
 }
 

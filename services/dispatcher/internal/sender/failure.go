@@ -53,6 +53,8 @@ func classify(err error, during phase, timeout time.Duration) *Failure {
 	switch {
 	case errors.Is(err, target.ErrRefusedAddress):
 		return &Failure{Refused, "the URL " + target.ErrRefusedAddress.Error()}
+	case errors.Is(err, target.ErrDenied):
+		return &Failure{Refused, "the URL " + target.ErrDenied.Error()}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, errTimeout), errors.Is(err, os.ErrDeadlineExceeded),
 		errors.As(err, &timed) && timed.Timeout():
 		if during == resolving || during == connecting || during == handshaking {

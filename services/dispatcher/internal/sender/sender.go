@@ -1,16 +1,18 @@
 // Package sender is the one HTTP client that talks to receivers. It guards both sides: the
-// operator's network (addresses are judged after DNS, redirects are not followed, no proxy is
-// asked) and the dispatcher (every wait has a deadline, every read a bound, and whatever a
+// operator's network (addresses are judged after DNS, redirects are not followed, no proxy but
+// the operator's own is asked) and the dispatcher (every wait has a deadline, every read a bound, and whatever a
 // receiver does ends in a Result).
 package sender
 
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -54,27 +56,43 @@ type Result struct {
 
 	Failure *Failure // why there is no status
 
+	// Fault is why there is no status if it is the operator's egress proxy that failed: nothing is
+	// known about the receiver. Its text is fit for the webhook's owner; empty otherwise.
+	Fault string
+
 	// Interrupted means that the caller's context ended before there was a status: nothing is
 	// known about the receiver.
 	Interrupted bool
 }
 
 // Sender is safe for concurrent use.
-type Sender struct{ transport *http.Transport }
+type Sender struct {
+	policy    target.Policy
+	dialer    *net.Dialer // to receivers
+	transport *http.Transport
+
+	proxy      Proxy
+	toProxy    *net.Dialer
+	proxyRoots *x509.CertPool // nil: the system's
+}
 
 // New makes a client that keeps a connection for each of so many concurrent requests, even if
 // all go to one host.
 func New(policy target.Policy, concurrency int) *Sender {
-	dialer := &net.Dialer{
-		Timeout:  connectTimeout,
-		Control:  policy.Control,
-		Resolver: &net.Resolver{PreferGo: true}, // the system's own accepts spellings such as 127.1
-	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true) // one request per connection: a stalled one holds up no other
-	return &Sender{transport: &http.Transport{
-		Proxy:                  nil, // a proxy would connect where Control cannot look
-		DialContext:            dialer.DialContext,
+	s := &Sender{
+		policy: policy,
+		dialer: &net.Dialer{
+			Timeout:  connectTimeout,
+			Control:  policy.Control,
+			Resolver: &net.Resolver{PreferGo: true}, // the system's own accepts spellings such as 127.1
+		},
+		toProxy: &net.Dialer{Timeout: connectTimeout},
+	}
+	s.transport = &http.Transport{
+		Proxy:                  nil, // the environment's would connect where Control cannot look
+		DialContext:            s.dial,
 		Protocols:              protocols,
 		TLSHandshakeTimeout:    connectTimeout,
 		DisableCompression:     true, // nothing is unpacked, so nothing can explode
@@ -82,7 +100,30 @@ func New(policy target.Policy, concurrency int) *Sender {
 		IdleConnTimeout:        time.Minute,
 		MaxResponseHeaderBytes: maxHeader,
 		WriteBufferSize:        8 << 10, // a usual message in one write
-	}}
+	}
+	return s
+}
+
+// dial connects to a receiver.
+func (s *Sender) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	host = absolute(host)
+	if s.proxy.address != "" {
+		return s.tunnel(ctx, host, port)
+	}
+	return s.dialer.DialContext(ctx, network, net.JoinHostPort(host, port))
+}
+
+// absolute ends a name with a dot, so that it is not completed with the search domains of this
+// machine, which lead into the operator's network.
+func absolute(host string) string {
+	if _, err := netip.ParseAddr(host); err == nil || strings.HasSuffix(host, ".") {
+		return host
+	}
+	return host + "."
 }
 
 // Close closes the connections that are not in use.
@@ -129,8 +170,16 @@ func (s *Sender) Send(ctx context.Context, r Request) Result {
 	result.Duration = time.Since(result.StartedAt)
 	result.Timings = watch.timings(result.StartedAt.Add(result.Duration))
 	if err != nil {
-		result.Interrupted = parent.Err() != nil
-		result.Failure = classify(err, watch.phase(), r.Timeout)
+		var ours fault
+		switch during := watch.phase(); {
+		case parent.Err() == nil && errors.As(err, &ours):
+			result.Fault = ours.Error()
+		case parent.Err() == nil && during == reachingProxy:
+			result.Fault = "timed out while " + string(during)
+		default:
+			result.Interrupted = parent.Err() != nil
+			result.Failure = classify(err, during, r.Timeout)
+		}
 	}
 	return result
 }

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,7 +29,15 @@ import (
 
 // The receivers here are real servers on the loopback interface, most of them hostile.
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// A proxy in the environment, which nobody may ask: it refuses every connection.
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"} {
+		if err := errors.Join(os.Setenv(name, "http://127.0.0.1:1"), os.Setenv(strings.ToLower(name), "http://127.0.0.1:1")); err != nil {
+			panic(err)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var loopback = target.NewPolicy(true, target.Prefixes{netip.MustParsePrefix("127.0.0.0/8")})
 
@@ -45,8 +54,11 @@ func post(t *testing.T, s *Sender, rawURL string, timeout time.Duration) Result 
 	return s.Send(t.Context(), Request{URL: u, Header: http.Header{"Content-Type": {"application/json"}, "User-Agent": {"us"}}, Body: []byte(`{"a":1}`), Timeout: timeout})
 }
 
-// raw serves each connection with f, after the request's header was read; it returns the URL.
-func raw(t *testing.T, f func(net.Conn)) string {
+// raw serves each connection with f, after the request was read; it returns the URL.
+func raw(t *testing.T, f func(net.Conn)) string { return rawAfter(t, `{"a":1}`, f) }
+
+// rawAfter serves each connection with f, after what it sends first was read until its end.
+func rawAfter(t *testing.T, end string, f func(net.Conn)) string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -61,7 +73,7 @@ func raw(t *testing.T, f func(net.Conn)) string {
 				defer conn.Close()
 				defer context.AfterFunc(ctx, func() { conn.Close() })()
 				buffer := make([]byte, 4096)
-				for read := 0; !bytes.Contains(buffer[:read], []byte(`{"a":1}`)); {
+				for read := 0; !bytes.Contains(buffer[:read], []byte(end)); {
 					n, err := conn.Read(buffer[read:])
 					if err != nil {
 						return
@@ -73,9 +85,14 @@ func raw(t *testing.T, f func(net.Conn)) string {
 		}
 	})
 	t.Cleanup(func() {
-		cancel()
 		listener.Close()
+		late := time.AfterFunc(10*time.Second, func() {
+			t.Error("the sender holds on to a connection")
+			cancel()
+		})
 		serving.Wait()
+		late.Stop()
+		cancel()
 	})
 	return "http://" + listener.Addr().String()
 }
@@ -201,6 +218,32 @@ func TestHostileReceivers(t *testing.T) {
 		"endless 103":               {serve: drips("", "HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n", 0), failure: malformed},
 		"switches protocols":        {serve: says("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"), status: 101},
 		"status 999":                {serve: says("HTTP/1.1 999 What\r\nContent-Length: 0\r\n\r\n"), status: 999},
+		"NUL in a header":           {serve: says(ok + "X-Odd: a\x00b\r\nContent-Length: 0\r\n\r\n"), failure: malformed},
+		"bytes in a header's name":  {serve: says(ok + "X-\xff\x00: a\r\nContent-Length: 0\r\n\r\n"), failure: malformed},
+		"a header without a name":   {serve: says(ok + ": a\r\n\r\n"), failure: malformed},
+		"a folded header":           {serve: says(ok + "X-A: b\r\n c\r\nContent-Length: 0\r\n\r\n"), status: 200},
+		"bytes in the reason":       {serve: says("HTTP/1.1 500 \xff\x00\r\nContent-Length: 0\r\n\r\n"), status: 500},
+		"bytes in the body":         {serve: says(ok + "Content-Length: 6\r\n\r\n\x00\xff\xfe\xc3\x28\x00"), status: 200},
+		"two lengths":               {serve: says(ok + "Content-Length: 2\r\nContent-Length: 3\r\n\r\nabc"), failure: malformed},
+		"a negative length":         {serve: says(ok + "Content-Length: -1\r\n\r\nabc"), failure: malformed},
+		"an enormous length":        {serve: says(ok + "Content-Length: 9223372036854775807\r\n\r\nabc"), status: 200},
+		"a length and chunks":       {serve: says(ok + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"), status: 200},
+		"an unknown encoding":       {serve: says(ok + "Transfer-Encoding: gzip\r\n\r\nabc"), failure: malformed},
+		"a chunk of 16 EiB":         {serve: says(ok + "Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nabc"), status: 200},
+		"an endless chunk header":   {serve: drips(ok+"Transfer-Encoding: chunked\r\n\r\n5;", "x=y;", 0), status: 200},
+		"endless trailers":          {serve: drips(ok+"Transfer-Encoding: chunked\r\n\r\n0\r\n", "X-A: b\r\n", 0), status: 200},
+		"an endless status line":    {serve: drips("HTTP/1.1 200 ", strings.Repeat("x", 1024), 0), failure: malformed},
+		"an endless header":         {serve: drips(ok+"X-A: ", strings.Repeat("x", 1024), 0), failure: malformed},
+		"deflate":                   {serve: says(ok + "Content-Encoding: deflate\r\nContent-Length: 5\r\n\r\nnope!"), status: 200},
+		"brotli in gzip":            {serve: says(ok + "Content-Encoding: br, gzip\r\nContent-Length: " + fmt.Sprint(packed.Len()) + "\r\n\r\n" + packed.String()), status: 200},
+		"100, then nothing":         {serve: func(c net.Conn) { says("HTTP/1.1 100 Continue\r\n\r\n")(c); _, _ = io.Copy(io.Discard, c) }, failure: timedOut(waiting)},
+		"100, then 200":             {serve: says("HTTP/1.1 100 Continue\r\n\r\n" + ok + "Content-Length: 0\r\n\r\n"), status: 200},
+		"200, then resets":          {serve: func(c net.Conn) { says(ok + "Content-Length: 2\r\n\r\nok")(c); reset(c) }, status: 200},
+		"resets in the header":      {serve: func(c net.Conn) { says(ok + "X-A: b\r\n")(c); reset(c) }, failure: closed},
+		"HTTP/2":                    {serve: says("\x00\x00\x12\x04\x00\x00\x00\x00\x00" + strings.Repeat("\x00", 18)), failure: malformed},
+		"HTTP/9.9":                  {serve: says("HTTP/9.9 200 OK\r\nContent-Length: 0\r\n\r\n"), status: 200},
+		"HTTP/1.0 until it closes":  {serve: says("HTTP/1.0 200 OK\r\n\r\nabc"), status: 200},
+		"status -1":                 {serve: says("HTTP/1.1 -1 What\r\nContent-Length: 0\r\n\r\n"), failure: malformed},
 		"status 0":                  {serve: says("HTTP/1.1 000 What\r\nContent-Length: 0\r\n\r\n"), failure: malformed},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -287,8 +330,6 @@ func TestRefusedAddresses(t *testing.T) {
 	defer listener.Close()
 	port := listener.Addr().(*net.TCPAddr).Port
 
-	t.Setenv("HTTP_PROXY", fmt.Sprintf("http://127.0.0.1:%d", port))
-	t.Setenv("HTTPS_PROXY", fmt.Sprintf("http://127.0.0.1:%d", port))
 	s := newSender(t, target.NewPolicy(true, nil))
 	for _, host := range []string{
 		"127.0.0.1", "127.8.8.8", "localhost", "localhost.", "0.0.0.0", "127.0.0.1.", "[::1]", "[::]", "[::1%25lo]", "[::ffff:127.0.0.1]",
@@ -318,28 +359,6 @@ func TestConnectFailures(t *testing.T) {
 	require.NoError(t, listener.Close())
 	r := post(t, newSender(t, loopback), "http://"+address, time.Second)
 	assert.Equal(t, &Failure{Connect, "the connection was refused"}, r.Failure)
-}
-
-func TestTLSFailures(t *testing.T) {
-	server := httptest.NewUnstartedServer(http.NotFoundHandler())
-	server.Config.ErrorLog = nil
-	server.StartTLS()
-	defer server.Close()
-	r := post(t, newSender(t, loopback), server.URL, time.Second)
-	assert.Equal(t, &Failure{TLS, "the host's certificate is signed by an unknown authority"}, r.Failure)
-
-	old := httptest.NewUnstartedServer(http.NotFoundHandler())
-	old.TLS = &tls.Config{MaxVersion: tls.VersionTLS10, MinVersion: tls.VersionTLS10}
-	old.StartTLS()
-	defer old.Close()
-	r = post(t, newSender(t, loopback), old.URL, time.Second)
-	require.NotNil(t, r.Failure)
-	assert.Equal(t, TLS, r.Failure.Class)
-
-	plain := httptest.NewServer(http.NotFoundHandler())
-	defer plain.Close()
-	r = post(t, newSender(t, loopback), strings.Replace(plain.URL, "http:", "https:", 1), time.Second)
-	assert.Equal(t, &Failure{TLS, "the host does not speak TLS on this port"}, r.Failure)
 }
 
 func TestTLSStallNamesItsPhase(t *testing.T) {

@@ -20,6 +20,7 @@ type Timings struct {
 // dialling when the request is over.
 type stopwatch struct {
 	dnsStart, dnsDone         mark
+	proxyStart, proxyDone     mark // of the connection to the operator's egress proxy
 	connectStart, connectDone mark
 	tlsStart, tlsDone         mark
 	connected, written, first mark
@@ -38,7 +39,13 @@ func (m *mark) since(start *mark) time.Duration {
 	return time.Duration(to - from)
 }
 
+type stopwatchKey struct{}
+
+// stopwatchOf is the stopwatch on a request's context.
+func stopwatchOf(ctx context.Context) *stopwatch { return ctx.Value(stopwatchKey{}).(*stopwatch) }
+
 func (w *stopwatch) on(ctx context.Context) context.Context {
+	ctx = context.WithValue(ctx, stopwatchKey{}, w)
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		DNSStart:             func(httptrace.DNSStartInfo) { w.dnsStart.now() },
 		DNSDone:              func(httptrace.DNSDoneInfo) { w.dnsDone.now() },
@@ -69,11 +76,12 @@ func (w *stopwatch) timings(end time.Time) Timings {
 type phase string
 
 const (
-	resolving   phase = "resolving the host's name"
-	connecting  phase = "connecting"
-	handshaking phase = "making the TLS handshake"
-	sending     phase = "sending the request"
-	waiting     phase = "waiting for the answer"
+	resolving     phase = "resolving the host's name"
+	reachingProxy phase = "reaching the egress proxy"
+	connecting    phase = "connecting"
+	handshaking   phase = "making the TLS handshake"
+	sending       phase = "sending the request"
+	waiting       phase = "waiting for the answer"
 )
 
 func (w *stopwatch) phase() phase {
@@ -84,6 +92,8 @@ func (w *stopwatch) phase() phase {
 		return sending
 	case w.tlsStart.set():
 		return handshaking
+	case w.proxyDone.nanos.Load() < w.proxyStart.nanos.Load(): // it is asked for each of the host's addresses
+		return reachingProxy
 	case w.connectStart.set():
 		return connecting
 	case w.dnsStart.set() && !w.dnsDone.set():
