@@ -25,7 +25,7 @@ TEST_TIMEOUT ?= 10m
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "; print "usage: make <target>\n"} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "; print "usage: make <target>\n"} /^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 # ---------------------------------------------------------------- the local stack
 
@@ -111,6 +111,16 @@ $(LINTER):
 .PHONY: bench-evaluator
 bench-evaluator: engines ## measure slots of up to 50,000 triggers on 20 million rows; 15 minutes, 4 GB of memory
 	@go test -run '^$$' -bench BenchmarkSlots -benchtime 1x -timeout 60m ./services/evaluator | grep -v -e '^goos' -e '^goarch' -e '^pkg' -e '^PASS' -e '^ok' -e '^Benchmark'
+
+# Without what go test says itself, so that the figures are the last line.
+.PHONY: bench-dispatcher
+bench-dispatcher: engines ## measure the dispatcher beside bare POSTs and beside River; 3 minutes, idle machine
+	@{ go test -run '^$$' -bench BenchmarkDispatcher -benchtime 1x -timeout 15m ./services/dispatcher/proof; echo "exit $$?"; } \
+		| awk '/^exit [0-9]+$$/ {code = $$2; next} !/^(goos|goarch|pkg|cpu|PASS|ok|Benchmark)/ {print; fflush()} END {exit code}'
+
+.PHONY: soak
+soak: engines ## kill dispatchers, broker and database under load, and count what became of each firing: DURATION=10m
+	@SOAK_DURATION=$(or $(DURATION),10m) go test -run '^TestSoak$$' -count=1 -timeout 0 -v ./services/dispatcher/proof
 
 .PHONY: fuzz
 fuzz: test-engines ## fuzz every fuzz target for a while: FUZZTIME=10s
