@@ -43,6 +43,27 @@ func TestDeliveryShowsWhatHappened(t *testing.T) {
 	require.JSONEq(t, notFound, w.owner(404, "GET", "/"+other+"/deliveries/msg_1", "").text, "of another webhook")
 }
 
+// TestFiringsThatWentTogether: until they go they wait, and then the batch is their delivery.
+func TestFiringsThatWentTogether(t *testing.T) {
+	w := newWorld(t)
+	id := w.owner(201, "POST", "", `{"url": "https://example.com"}`).id(t)
+	w.exec(w.own, `INSERT INTO deliveries (id, slot, site_id, webhook_id, trigger_id, firing_ids, type, status, payload, batch_id, finished_at) VALUES
+		('msg_1', '2026-11-23T10:00:00Z', $1, $2, 'tr_1', '{msg_1}', 'visitor_spike.fired', 'batched', '{}', 'msg_batch', now()),
+		('msg_2', '2026-11-23T10:00:10Z', $1, $2, 'tr_1', '{msg_2}', 'visitor_spike.fired', 'gathering', '{}', NULL, NULL),
+		('msg_batch', '2026-11-23T10:00:00Z', $1, $2, NULL, '{msg_1}', 'batch', 'delivered', '{"type": "batch"}', NULL, now())`, w.demo.SiteID, id)
+	listed := func(query string) (ids []string) {
+		for _, d := range w.owner(200, "GET", "/"+id+"/deliveries"+query, "").json(t, "deliveries").([]any) {
+			ids = append(ids, d.(map[string]any)["id"].(string)+" "+d.(map[string]any)["status"].(string))
+		}
+		return ids
+	}
+	require.Equal(t, []string{"msg_2 waiting", "msg_batch delivered"}, listed(""))
+	require.Equal(t, []string{"msg_2 waiting"}, listed("?status=waiting"))
+	require.Equal(t, []string{"msg_batch delivered"}, listed("?status=delivered"))
+	require.Equal(t, "msg_batch", w.owner(200, "GET", "/"+id+"/deliveries/msg_1", "").json(t, "id"))
+	require.Equal(t, "waiting", w.owner(200, "GET", "/"+id+"/deliveries/msg_2", "").json(t, "status"))
+}
+
 func TestHistoryIsFilteredAndPaged(t *testing.T) {
 	w := newWorld(t)
 	id := w.owner(201, "POST", "", `{"url": "https://example.com"}`).id(t)

@@ -32,6 +32,11 @@ const (
 
 	lowestRate  = 0.01 // per second
 	highestRate = 1000
+
+	smallestBatch    = 2
+	largestBatch     = 100 // messages
+	longestBatchWait = 60 * 60
+	defaultBatchWait = 60
 )
 
 // webhookDocument is a webhook as its owner writes it, complete with its defaults.
@@ -45,8 +50,15 @@ type webhookDocument struct {
 	format         format.Format
 	template       string // of the format custom, else empty
 	rateLimit      *float64
+	batch          *batchDocument
 	triggers       []triggerDocument
 	hasTriggers    bool
+}
+
+// batchDocument is how firings go together, as the contract shows it.
+type batchDocument struct {
+	MaxSize        int `json:"max_size"`
+	MaxWaitSeconds int `json:"max_wait_seconds"`
 }
 
 // triggerDocument is a trigger as its owner writes it.
@@ -95,7 +107,7 @@ func readWebhook(ctx context.Context, raw json.RawMessage, p purpose, stored pos
 	if !hasProblem(problems, "template") && !hasProblem(problems, "format") {
 		checkFormat(ctx, o, d, stored)
 	}
-	o.Only("batch", "null", "is not available in this version")
+	d.batch = readBatch(o)
 
 	if d.hasTriggers = o.Has("triggers"); d.hasTriggers {
 		if _, given := o.Take("triggers"); !given { // as a default it would remove them all
@@ -182,6 +194,23 @@ func refuseRepeatedIDs(triggers []triggerDocument, problems *[]strict.Problem) {
 		}
 		seen[d.id] = true
 	}
+}
+
+func readBatch(o *strict.Object) *batchDocument {
+	raw, given := o.Take("batch")
+	if !given {
+		return nil
+	}
+	inner := o.Inner("batch", raw)
+	if !inner.Valid() {
+		return nil
+	}
+	d := batchDocument{
+		MaxSize:        int(inner.Integer("max_size", largestBatch, smallestBatch, largestBatch)),
+		MaxWaitSeconds: int(inner.Integer("max_wait_seconds", defaultBatchWait, 1, longestBatchWait)),
+	}
+	inner.End()
+	return &d
 }
 
 // readHeaders reads the headers that the owner wants sent along.

@@ -25,7 +25,7 @@ type webhookView struct {
 	Headers            map[string]string `json:"headers"`
 	Format             string            `json:"format"`
 	Template           *string           `json:"template"`
-	Batch              *struct{}         `json:"batch"`
+	Batch              *batchDocument    `json:"batch"`
 	RateLimitPerSecond *float64          `json:"rate_limit_per_second"`
 	TimeoutSeconds     int               `json:"timeout_seconds"`
 	Triggers           []triggerView     `json:"triggers"`
@@ -45,6 +45,7 @@ func viewWebhook(w postgres.Webhook, by access) webhookView {
 	if w.Template != "" {
 		v.Template = &w.Template
 	}
+	v.Batch = batchOf(w)
 	switch {
 	case !w.Enabled:
 		v.Status = "disabled"
@@ -63,6 +64,13 @@ func viewWebhook(w postgres.Webhook, by access) webhookView {
 		v.Triggers[i] = viewTrigger(t)
 	}
 	return v
+}
+
+func batchOf(w postgres.Webhook) *batchDocument {
+	if w.BatchSize == nil {
+		return nil
+	}
+	return &batchDocument{MaxSize: *w.BatchSize, MaxWaitSeconds: *w.BatchWait}
 }
 
 func (a *api) listWebhooks(c echo.Context, by access) error {
@@ -126,6 +134,10 @@ func (d webhookDocument) apply(w postgres.Webhook) postgres.Webhook {
 	w.URL, w.Description, w.Enabled, w.Enable = d.url, d.description, d.enabled, d.enable
 	w.Headers, w.TimeoutSeconds, w.RateLimit = d.headers, d.timeoutSeconds, d.rateLimit
 	w.Format, w.Template = string(d.format), d.template
+	w.BatchSize, w.BatchWait = nil, nil
+	if d.batch != nil {
+		w.BatchSize, w.BatchWait = &d.batch.MaxSize, &d.batch.MaxWaitSeconds
+	}
 	return w
 }
 
@@ -196,7 +208,7 @@ func (a *api) saveWebhook(c echo.Context, by access, p purpose) error {
 // default, so that only a patch that says so enables one that was switched off for its failures. A
 // template means nothing to another format that the patch names.
 func webhookBase(w postgres.Webhook, patch []byte) []byte {
-	base := map[string]any{"url": w.URL, "description": w.Description, "headers": w.Headers, "timeout_seconds": w.TimeoutSeconds, "format": w.Format, "rate_limit_per_second": w.RateLimit}
+	base := map[string]any{"url": w.URL, "description": w.Description, "headers": w.Headers, "timeout_seconds": w.TimeoutSeconds, "format": w.Format, "rate_limit_per_second": w.RateLimit, "batch": batchOf(w)}
 	o := strict.Read("", patch, new([]strict.Problem))
 	if format, _ := o.Take("format"); w.Template != "" && (!o.Has("format") || string(format) == string(mustMarshal(w.Format))) {
 		base["template"] = w.Template

@@ -219,6 +219,20 @@ func TestAPausedWebhookOutlivesStricterRules(t *testing.T) {
 	w.owner(422, "PATCH", "/wh_old", `{"url": "http://10.9.9.9/other"}`)
 }
 
+func TestBatch(t *testing.T) {
+	w := newWorld(t)
+	created := w.owner(201, "POST", "", `{"url": "https://example.com/1", "batch": {"max_size": 5}}`)
+	batch := func(a answer) string { return string(mustMarshal(a.json(t, "batch"))) }
+	require.JSONEq(t, `{"max_size": 5, "max_wait_seconds": 60}`, batch(created))
+	id := created.id(t)
+	w.announced()
+	require.JSONEq(t, `{"max_size": 5, "max_wait_seconds": 7}`, batch(w.owner(200, "PATCH", "/"+id, `{"batch": {"max_wait_seconds": 7}}`)))
+	require.Equal(t, []string{"changed.webhook." + id}, w.announced())
+	require.JSONEq(t, `{"max_size": 5, "max_wait_seconds": 7}`, batch(w.owner(200, "GET", "/"+id, "")))
+	require.Equal(t, "null", batch(w.owner(200, "PATCH", "/"+id, `{"batch": null}`)))
+	require.Equal(t, []string{"changed.webhook." + id}, w.announced())
+}
+
 func TestRateLimit(t *testing.T) {
 	w := newWorld(t)
 	created := w.owner(201, "POST", "", `{"url": "https://example.com/1", "rate_limit_per_second": 2.5}`)

@@ -38,6 +38,9 @@ func (d *dispatcher) dispatch(ctx context.Context, dl *delivery) {
 	case w == nil:
 		d.record(dl, outcome{status: postgres.Cancelled, lastError: "the webhook was removed"})
 		return
+	case dl.claim == nil && w.batched && json.Valid(dl.Payload): // also while it is off: its firings are kept together
+		d.record(dl, outcome{status: postgres.Gathering})
+		return
 	case !w.enabled.Load():
 		if dl.admitted { // the database knows more than the cache, or less, for a moment
 			d.backlog.later(w.id, disagreement)

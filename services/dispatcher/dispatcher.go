@@ -16,7 +16,7 @@
 //     same webhook-id.
 //   - What must wait, waits as a row: a retry for its time, and what is for a webhook that is
 //     paused, limited, busier than its share or not answering for that webhook (backlog.go,
-//     breaker.go). Never as a pending message.
+//     breaker.go). Never as a pending message. So do firings that go together (gather.go).
 //   - A webhook has at most WEBHOOK_CONCURRENCY requests in flight here, and retries have
 //     places of their own, so that receivers which hang hold up neither others nor new firings.
 //   - What the api asks (commands.go, recover.go) is done once, by whichever dispatcher comes first.
@@ -109,9 +109,9 @@ func Run(ctx context.Context, c Config, s *daemon.Service) error {
 	return newDispatcher(c, s, postgres.New(pool), nc).run(ctx)
 }
 
-// poolSize: the recorder, the look-up, the claims, the sweep, commands, recoveries, the watch over
-// webhooks' health and the health check use one connection each, and no delivery uses any.
-const poolSize = 9
+// poolSize: the recorder, the look-up, the claims, the sweep, batches, commands, recoveries, the watch
+// over webhooks' health and the health check use one connection each, and no delivery uses any.
+const poolSize = 10
 
 // dispatcher is everything that one Run shares.
 type dispatcher struct {
@@ -131,6 +131,8 @@ type dispatcher struct {
 	backlog  *backlog
 	changes  *announced // webhooks
 	asked    *announced // commands
+	// gatherings are the webhooks whose next batch is not whole yet.
+	gatherings *gatherings
 
 	// places bounds the messages that are taken and not yet settled: when the database is
 	// away, they run out and fetching ends.
@@ -178,6 +180,7 @@ func newDispatcher(c Config, s *daemon.Service, store *postgres.Store, nc *nats.
 		mayGo:    make(chan struct{}, 1),
 
 		recoveries: make(chan struct{}, 1),
+		gatherings: newGatherings(),
 	}
 	d.lanes = newLanes(d.breakers.width)
 	d.metrics = newMetrics(s.Metrics, d)
@@ -217,6 +220,7 @@ func (d *dispatcher) run(ctx context.Context) error {
 	maintaining, endMaintenance := context.WithCancel(work)
 	background.Go(func() { d.heartbeat(maintaining) })
 	background.Go(func() { d.sweep(ctx) })
+	background.Go(func() { d.gather(ctx) })
 	background.Go(func() { d.partition(ctx) })
 	background.Go(func() { d.hear(ctx, js) })
 	background.Go(func() { d.obey(ctx) })

@@ -125,7 +125,10 @@ func (r *recorder) settleAll(batch []outcome) {
 	var held []string
 	for _, o := range batch {
 		r.settle(o.delivery)
-		if o.status == postgres.Waiting && o.next.IsZero() {
+		switch {
+		case o.status == postgres.Gathering:
+			r.gatherings.look(o.delivery.WebhookID, gatherPause)
+		case o.status == postgres.Waiting && o.next.IsZero():
 			held = append(held, o.delivery.WebhookID)
 		}
 		if h := o.health; h != nil && (h.Opens || h.Closes) {

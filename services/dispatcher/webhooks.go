@@ -39,6 +39,7 @@ type webhook struct {
 	// circuitOpen: it gets nothing but probes; guards the write of circuit_open_until.
 	circuitOpen atomic.Bool
 	limited     bool // to a rate, which only held deliveries are counted against
+	batched     bool // its firings go together
 
 	loaded time.Time
 }
@@ -144,7 +145,7 @@ func (c *cache) prepare(row postgres.Webhook) *webhook {
 	w := &webhook{id: row.ID, timeout: time.Duration(row.TimeoutSeconds) * time.Second, loaded: time.Now()}
 	w.enabled.Store(row.Enabled)
 	w.circuitOpen.Store(row.CircuitOpen)
-	w.limited = row.Limited
+	w.limited, w.batched = row.Limited, row.Batched
 	if row.FailedAt != nil {
 		w.failedAt.Store(row.FailedAt.UnixNano())
 	}

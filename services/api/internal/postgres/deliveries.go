@@ -44,11 +44,12 @@ type DeliveryFilter struct {
 }
 
 const selectDelivery = `
-	SELECT id, slot, status, type, trigger_id, firing_ids, attempts, next_attempt_at, last_error, created_at, finished_at
+	SELECT id, slot, CASE status WHEN 'gathering' THEN 'waiting' ELSE status END AS status, type, trigger_id, firing_ids, attempts, next_attempt_at, last_error, created_at, finished_at
 	FROM deliveries WHERE webhook_id = $1`
 
+// A firing that waits for others is waiting; one that went with others is in the batch's delivery.
 const deliveryFilter = `
-	AND ($5::text IS NULL OR status = $5) AND ($6::text IS NULL OR trigger_id = $6) AND ($7::text IS NULL OR type = $7)
+	AND status <> 'batched' AND ($5::text IS NULL OR status = $5 OR $5 = 'waiting' AND status = 'gathering') AND ($6::text IS NULL OR trigger_id = $6) AND ($7::text IS NULL OR type = $7)
 	AND ($8::timestamptz IS NULL OR slot >= $8) AND ($9::timestamptz IS NULL OR slot < $9)`
 
 // Deliveries reads a page of a webhook's history, ordered by slot.
@@ -76,7 +77,8 @@ const selectAttempts = `
 	SELECT number, started_at, duration_ms, request_headers, status_code, response_headers, response_body, timings, error
 	FROM attempts WHERE delivery_id = $1 AND slot = $2 ORDER BY number`
 
-// Delivery reads one delivery of a webhook with its payload and its attempts, oldest first.
+// Delivery reads one delivery of a webhook with its payload and its attempts, oldest first. The id of
+// a firing that went with others finds the batch's delivery.
 func (s *Store) Delivery(ctx context.Context, siteID int64, webhookID, id string) (Delivery, []byte, []Attempt, error) {
 	fail := func(err error) (Delivery, []byte, []Attempt, error) {
 		return Delivery{}, nil, nil, wrap("read delivery", err)
@@ -84,7 +86,9 @@ func (s *Store) Delivery(ctx context.Context, siteID int64, webhookID, id string
 	if err := s.requireWebhook(ctx, siteID, webhookID); err != nil {
 		return Delivery{}, nil, nil, err
 	}
-	rows, err := s.pool.Query(ctx, selectDelivery+" AND id = $2 ORDER BY slot DESC LIMIT 1", webhookID, id)
+	rows, err := s.pool.Query(ctx, selectDelivery+`
+		AND id = (SELECT coalesce(b.batch_id, b.id) FROM deliveries b WHERE b.webhook_id = $1 AND b.id = $2 ORDER BY b.slot DESC LIMIT 1)
+		ORDER BY slot DESC LIMIT 1`, webhookID, id)
 	if err != nil {
 		return fail(err)
 	}

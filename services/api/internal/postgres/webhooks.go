@@ -20,6 +20,8 @@ type Webhook struct {
 	Format         string            `db:"format"`
 	Template       string            `db:"template"`              // empty: the format has none
 	RateLimit      *float64          `db:"rate_limit_per_second"` // nil: none
+	BatchSize      *int              `db:"batch_max_size"`        // nil: no batches
+	BatchWait      *int              `db:"batch_max_wait_seconds"`
 	CreatedAt      time.Time         `db:"created_at"`
 	UpdatedAt      time.Time         `db:"updated_at"`
 
@@ -35,7 +37,7 @@ type Webhook struct {
 }
 
 const selectWebhook = `
-	SELECT w.id, w.site_id, w.url, w.description, w.enabled, w.headers, w.timeout_seconds, w.format, w.template, w.rate_limit_per_second, w.created_at, w.updated_at,
+	SELECT w.id, w.site_id, w.url, w.description, w.enabled, w.headers, w.timeout_seconds, w.format, w.template, w.rate_limit_per_second, w.batch_max_size, w.batch_max_wait_seconds, w.created_at, w.updated_at,
 	       coalesce(h.disabled_at > w.enabled_at, false) AS switched_off,
 	       coalesce(h.disabled_reason, '') AS disabled_reason,
 	       h.failing_since IS NOT NULL AS failing
@@ -81,8 +83,8 @@ const (
 	lockSite      = `SELECT pg_advisory_xact_lock(hashtextextended('webhooks of site ' || $1::bigint, 0))`
 	countWebhooks = `SELECT count(*) FROM webhooks WHERE site_id = $1`
 	insertWebhook = `
-		INSERT INTO webhooks (id, site_id, url, description, enabled, headers, timeout_seconds, format, template, rate_limit_per_second)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`
+		INSERT INTO webhooks (id, site_id, url, description, enabled, headers, timeout_seconds, format, template, rate_limit_per_second, batch_max_size, batch_max_wait_seconds)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`
 	insertSealed = `INSERT INTO webhook_secrets (webhook_id, sealed) VALUES ($1, $2)`
 )
 
@@ -101,7 +103,7 @@ func (s *Store) CreateWebhook(ctx context.Context, w Webhook, sealed []byte, lim
 		if existing >= limit {
 			return ErrFull
 		}
-		if _, err := tx.Exec(ctx, insertWebhook, w.ID, w.SiteID, w.URL, w.Description, w.Enabled, w.Headers, w.TimeoutSeconds, w.Format, w.Template, w.RateLimit); err != nil {
+		if _, err := tx.Exec(ctx, insertWebhook, w.ID, w.SiteID, w.URL, w.Description, w.Enabled, w.Headers, w.TimeoutSeconds, w.Format, w.Template, w.RateLimit, w.BatchSize, w.BatchWait); err != nil {
 			return wrap("create webhook", err)
 		}
 		if _, err := tx.Exec(ctx, insertSealed, w.ID, sealed); err != nil {
@@ -125,7 +127,8 @@ type Changes struct {
 
 // A disabling may carry the dispatcher's clock, which may be ahead of the database's.
 const updateWebhook = `
-	UPDATE webhooks w SET url = $3, description = $4, headers = $6, timeout_seconds = $7, format = $9, template = $10, rate_limit_per_second = $11, updated_at = now(), enabled = $5,
+	UPDATE webhooks w SET url = $3, description = $4, headers = $6, timeout_seconds = $7, format = $9, template = $10, rate_limit_per_second = $11,
+	       batch_max_size = $12, batch_max_wait_seconds = $13, updated_at = now(), enabled = $5,
 	       enabled_at = CASE WHEN $5 AND NOT w.enabled OR $8
 	           THEN greatest(now(), (SELECT h.disabled_at FROM webhook_health h WHERE h.webhook_id = w.id)) ELSE w.enabled_at END
 	WHERE site_id = $1 AND id = $2`
@@ -147,7 +150,7 @@ func (s *Store) ChangeWebhook(ctx context.Context, siteID int64, id string, chan
 		renew := next.Enable && next.Enabled && current.SwitchedOff
 		if renew || next.settings() != current.settings() || !maps.Equal(next.Headers, current.Headers) {
 			changes.Webhook = true
-			_, err := tx.Exec(ctx, updateWebhook, siteID, id, next.URL, next.Description, next.Enabled, next.Headers, next.TimeoutSeconds, renew, next.Format, next.Template, next.RateLimit)
+			_, err := tx.Exec(ctx, updateWebhook, siteID, id, next.URL, next.Description, next.Enabled, next.Headers, next.TimeoutSeconds, renew, next.Format, next.Template, next.RateLimit, next.BatchSize, next.BatchWait)
 			if err != nil {
 				return wrap("change webhook", err)
 			}
@@ -163,16 +166,19 @@ func (s *Store) ChangeWebhook(ctx context.Context, siteID int64, id string, chan
 
 // settings is what can be compared with ==.
 func (w Webhook) settings() any {
-	var rate float64
-	if w.RateLimit != nil {
-		rate = *w.RateLimit
-	}
 	return struct {
 		rate                               float64
 		url, description, format, template string
 		enabled                            bool
-		timeout                            int
-	}{rate, w.URL, w.Description, w.Format, w.Template, w.Enabled, w.TimeoutSeconds}
+		timeout, batchSize, batchWait      int
+	}{orZero(w.RateLimit), w.URL, w.Description, w.Format, w.Template, w.Enabled, w.TimeoutSeconds, orZero(w.BatchSize), orZero(w.BatchWait)}
+}
+
+func orZero[N int | float64](n *N) N {
+	if n == nil {
+		return 0
+	}
+	return *n
 }
 
 const deleteWebhook = `DELETE FROM webhooks WHERE site_id = $1 AND id = $2`

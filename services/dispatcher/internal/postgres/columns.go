@@ -5,26 +5,23 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"strconv"
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// count runs a statement whose parameters are columns and whose answer is one number.
+// withColumns calls use with a connection and the columns as parameters of its statements.
 //
 // The columns of a batch are megabytes in a second. pgx would box every value and let a new buffer
 // grow for every batch: nearly half of all that the dispatcher allocated.
-func (s *Store) count(ctx context.Context, name, sql string, columns []any) (int, error) {
+func (s *Store) withColumns(ctx context.Context, columns []any, use func(conn *pgx.Conn, parameters [][]byte) error) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer conn.Release()
-	if _, err := conn.Conn().Prepare(ctx, name, sql); err != nil { // once for each connection
-		return 0, err
-	}
 	buffer := columnBuffers.Get().(*[]byte)
 	defer columnBuffers.Put(buffer)
 	*buffer = (*buffer)[:0]
@@ -37,11 +34,7 @@ func (s *Store) count(ctx context.Context, name, sql string, columns []any) (int
 	for i, end := range ends {
 		parameters[i], start = (*buffer)[start:end], end
 	}
-	result := conn.Conn().PgConn().ExecPrepared(ctx, name, parameters, binaryFormat, nil).Read()
-	if result.Err != nil {
-		return 0, result.Err
-	}
-	return strconv.Atoi(string(result.Rows[0][0]))
+	return use(conn.Conn(), parameters)
 }
 
 var (

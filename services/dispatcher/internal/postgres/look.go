@@ -17,6 +17,7 @@ type Webhook struct {
 	FailedAt       *time.Time // about when an attempt failed; nil: the last one since it was enabled did not
 	CircuitOpen    bool       // no request but a probe
 	Limited        bool       // it has a rate
+	Batched        bool       // it gets firings together
 	Format         string
 	Template       string // of the format custom
 	Sealed         [][]byte
@@ -35,6 +36,7 @@ SELECT w.id, w.url, w.headers, w.timeout_seconds,
        CASE WHEN h.failing_since > w.enabled_at THEN coalesce(h.failed_at, h.failing_since) END AS failed_at,
        h.circuit_open_until IS NOT NULL AS circuit_open,
        w.rate_limit_per_second IS NOT NULL AS limited,
+       w.batch_max_size IS NOT NULL AS batched,
        w.format, w.template,
        ARRAY(SELECT s.sealed FROM webhook_secrets s
              WHERE s.webhook_id = w.id AND (s.expires_at IS NULL OR s.expires_at > now())
