@@ -23,6 +23,7 @@ func (a *api) handler(o *observer) http.Handler {
 		delivery   = deliveries + "/:delivery_id"
 	)
 	e.GET("/api/trigger-types", listTriggerTypes)
+	e.GET("/api/public-keys/:id", a.listPublicKeys)
 
 	e.GET(webhooks, a.look(a.listWebhooks))
 	e.POST(webhooks, a.change(a.createWebhook))
@@ -31,6 +32,8 @@ func (a *api) handler(o *observer) http.Handler {
 	e.PUT(webhook, a.change(a.replaceWebhook))
 	e.PATCH(webhook, a.change(a.patchWebhook))
 	e.DELETE(webhook, a.change(a.removeWebhook))
+	e.POST(webhook+"/secret/rotate", a.change(a.rotateSecret))
+	e.DELETE(webhook+"/secret/v1a", a.change(a.removeKeys))
 
 	e.GET(triggers, a.look(a.listTriggers))
 	e.POST(triggers, a.change(a.createTrigger))
