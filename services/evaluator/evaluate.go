@@ -83,12 +83,12 @@ func (e *evaluator) evaluate(ctx context.Context, slot time.Time) (firings int, 
 	e.lookBack(ctx, triggers, turns, sites, slot)
 
 	result := postgres.Result{Leases: due, Slot: slot}
-	after := make(map[string]trigger.State, len(triggers))
+	after := make([]trigger.State, len(triggers))
 	var occurred []occurrence
 	var faulty []failure
 	for i, w := range triggers {
 		next, occurrences := e.step(w, turns[i], p)
-		after[w.ID] = next
+		after[i] = next
 		if w.problem == "" && next.Status == trigger.StatusError {
 			faulty = append(faulty, failure{triggerID: w.ID, siteID: w.SiteID, since: next.Since, problem: next.Explanation})
 		}
@@ -96,7 +96,7 @@ func (e *evaluator) evaluate(ctx context.Context, slot time.Time) (firings int, 
 			occurred = append(occurred, occurrence{watched: w, Occurrence: o, asked: turns[i].asked[0]})
 		}
 	}
-	changes := e.shards.changes(triggers, after, slot, e.interval)
+	changes := e.shards.changes(triggers, turns, after, slot, e.interval)
 	result.States = changes.write
 	if result.Firings, err = e.firings(ctx, slot, occurred); err != nil {
 		return 0, err
@@ -144,6 +144,7 @@ func (e *evaluator) watched(ctx context.Context, due []postgres.Lease) ([]watche
 // turn is a trigger's part in a slot.
 type turn struct {
 	before    trigger.State
+	stored    bool // before is what the database has; else it is new
 	slot      trigger.Slot
 	due       bool // long windows are not worth looking at in every slot
 	asked     []trigger.Question
@@ -152,7 +153,10 @@ type turn struct {
 }
 
 func (e *evaluator) turnOf(w watched, slot time.Time) turn {
-	t := turn{before: e.state(w), slot: trigger.Slot{At: slot, Interval: e.interval}}
+	t := turn{slot: trigger.Slot{At: slot, Interval: e.interval}}
+	if t.before, t.stored = e.shards.state(w); !t.stored || t.before.Revision != w.Revision { // a new revision starts anew
+		t.before, t.stored = trigger.NewState(w.Revision, w.RevisedAt), false
+	}
 	if w.problem == "" {
 		t.slot.Interval = e.cadence(w.Config)
 		t.due = e.hasTurn(w.Type, t.slot) || t.before.LastSlot.IsZero() // a trigger's first slot is the next one
@@ -204,12 +208,4 @@ func (e *evaluator) step(w watched, t turn, p *plan) (next trigger.State, occurr
 		occurrences = append(missed, occurrences...)
 	}
 	return next, occurrences
-}
-
-// state is where a trigger stands. A new revision starts anew.
-func (e *evaluator) state(w watched) trigger.State {
-	if state, known := e.shards.state(w); known && state.Revision == w.Revision {
-		return state
-	}
-	return trigger.NewState(w.Revision, w.RevisedAt)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"log/slog"
+	"maps"
 	"reflect"
 	"slices"
 	"time"
@@ -248,7 +249,7 @@ func (s *shards) state(w watched) (trigger.State, bool) {
 
 // changes are what a slot changed in its triggers' states.
 type changes struct {
-	states   map[string]trigger.State
+	states   []trigger.State // as the triggers
 	write    []postgres.State
 	deferred map[string]bool
 }
@@ -259,23 +260,22 @@ const promptWrites = 500
 
 // changes compares the states after a slot with those before it. What a successor must know is
 // written at once; that a slot passed is known from the lease.
-func (s *shards) changes(triggers []watched, after map[string]trigger.State, slot time.Time, interval time.Duration) changes {
+func (s *shards) changes(triggers []watched, turns []turn, after []trigger.State, slot time.Time, interval time.Duration) changes {
 	c := changes{states: after, deferred: map[string]bool{}}
 	var numbers []postgres.State
-	for _, w := range triggers {
-		h, next := s.held[postgres.ShardOf(w.SiteID)], after[w.ID]
-		before, known := h.states[w.ID]
-		state := postgres.State{TriggerID: w.ID, SiteID: w.SiteID, State: next}
+	for i, w := range triggers {
+		h, before, next := s.held[postgres.ShardOf(w.SiteID)], turns[i].before, after[i]
+		state := func() postgres.State { return postgres.State{TriggerID: w.ID, SiteID: w.SiteID, State: next} }
 		switch {
-		case !known || moved(before, next):
-			c.write = append(c.write, state)
+		case !turns[i].stored || moved(before, next):
+			c.write = append(c.write, state())
 		case h.deferred[w.ID] || !sameNumber(before.Value, next.Value) || !sameNumber(before.Threshold, next.Threshold) || before.Explanation != next.Explanation:
-			numbers = append(numbers, state)
+			numbers = append(numbers, state())
 		}
 	}
-	turns := max(1, int64(time.Minute/interval))
+	round := max(1, int64(time.Minute/interval)) // slots
 	for _, state := range numbers {
-		if len(numbers) > promptWrites && int64(crc32.ChecksumIEEE([]byte(state.TriggerID)))%turns != slot.Unix()/int64(interval/time.Second)%turns {
+		if len(numbers) > promptWrites && int64(crc32.ChecksumIEEE([]byte(state.TriggerID)))%round != slot.Unix()/int64(interval/time.Second)%round {
 			c.deferred[state.TriggerID] = true
 			continue
 		}
@@ -300,18 +300,35 @@ func (s *shards) settle(due []postgres.Lease, written postgres.Result, triggers 
 	s.forget("lost", slices.DeleteFunc(slices.Clone(due), func(l postgres.Lease) bool { return slices.Contains(written.Leases, l) }))
 	for _, l := range written.Leases {
 		h := s.held[l.Shard]
-		h.lastSlot, h.states, h.deferred = written.Slot, map[string]trigger.State{}, map[string]bool{}
+		h.lastSlot, h.deferred = written.Slot, map[string]bool{}
 	}
-	for _, w := range triggers {
-		h := s.held[postgres.ShardOf(w.SiteID)]
+	var watching [postgres.Shards]int
+	for i, w := range triggers {
+		shard := postgres.ShardOf(w.SiteID)
+		h := s.held[shard]
 		if h == nil {
 			continue
 		}
-		h.states[w.ID] = c.states[w.ID]
+		watching[shard]++
+		h.states[w.ID] = c.states[i]
 		if c.deferred[w.ID] {
 			h.deferred[w.ID] = true
 		}
 	}
+	for _, l := range written.Leases {
+		if h := s.held[l.Shard]; len(h.states) > watching[l.Shard] {
+			h.leave(triggers)
+		}
+	}
+}
+
+// leave forgets the states of triggers that are no longer watched.
+func (h *holding) leave(triggers []watched) {
+	watched := make(map[string]bool, len(triggers))
+	for _, w := range triggers {
+		watched[w.ID] = true
+	}
+	maps.DeleteFunc(h.states, func(id string, _ trigger.State) bool { return !watched[id] })
 }
 
 // pause waits, and reports false if the context ended meanwhile.

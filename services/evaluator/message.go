@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/daemon"
@@ -25,8 +26,12 @@ func (e *evaluator) firings(ctx context.Context, slot time.Time, occurred []occu
 	if len(occurred) == 0 {
 		return nil, nil
 	}
-	contexts := e.contexts(ctx, slot, occurred)
-	conversions := e.conversions(ctx, slot, occurred)
+	var contexts []*trigger.Context
+	var conversions [][]trigger.Conversion
+	var fetching sync.WaitGroup
+	fetching.Go(func() { contexts = e.contexts(ctx, slot, occurred) })
+	fetching.Go(func() { conversions = e.conversions(ctx, slot, occurred) })
+	fetching.Wait()
 	traceContext := daemon.TraceContext(ctx)
 	firings := make([]trigger.Firing, len(occurred))
 	for i, o := range occurred {

@@ -25,7 +25,7 @@ const (
 	resultsRound = 5 * time.Minute
 
 	// resultsGap is longer than the time between two slots of any trigger that is evaluated steadily.
-	resultsGap = 2 * time.Minute
+	resultsGap = 6 * time.Minute
 )
 
 // remembered is a trigger's present hour, and the last one until it is written.
@@ -56,7 +56,7 @@ func newResults(store *postgres.Store, interval time.Duration, log *slog.Logger)
 }
 
 // note remembers the slot's results of the shards that were committed.
-func (r *results) note(slot time.Time, committed []postgres.Lease, triggers []watched, turns []turn, after map[string]trigger.State) {
+func (r *results) note(slot time.Time, committed []postgres.Lease, triggers []watched, turns []turn, after []trigger.State) {
 	var isCommitted [postgres.Shards]bool
 	for _, l := range committed {
 		isCommitted[l.Shard] = true
@@ -68,7 +68,7 @@ func (r *results) note(slot time.Time, committed []postgres.Lease, triggers []wa
 		if !isCommitted[postgres.ShardOf(w.SiteID)] || !turns[i].due && w.problem == "" {
 			continue
 		}
-		result := resultOf(after[w.ID], second, turns[i].slot.Interval)
+		result := resultOf(after[i], second, turns[i].slot.Interval)
 		m := r.triggers[w.ID]
 		switch {
 		case m == nil:

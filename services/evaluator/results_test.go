@@ -74,7 +74,7 @@ func FuzzUnpackHour(f *testing.F) {
 
 // steady notes an hour of slots of many triggers: every tenth has a number that changes with each slot.
 func steady(r *results, triggers int, from time.Time, slots int) []watched {
-	all, turns, after := make([]watched, triggers), make([]turn, triggers), make(map[string]trigger.State, triggers)
+	all, turns, after := make([]watched, triggers), make([]turn, triggers), make([]trigger.State, triggers)
 	leases := make([]postgres.Lease, postgres.Shards)
 	for shard := range leases {
 		leases[shard].Shard = shard
@@ -85,12 +85,12 @@ func steady(r *results, triggers int, from time.Time, slots int) []watched {
 	}
 	threshold, random := 50.0, rand.New(rand.NewPCG(1, 2))
 	for slot := range slots {
-		for i, w := range all {
+		for i := range all {
 			value := float64(i % 7)
 			if i%10 == 0 {
 				value = float64(random.IntN(25))
 			}
-			after[w.ID] = trigger.State{Status: trigger.StatusOK, Value: &value, Threshold: &threshold}
+			after[i] = trigger.State{Status: trigger.StatusOK, Value: &value, Threshold: &threshold}
 		}
 		r.note(from.Add(time.Duration(slot)*10*time.Second), leases, all, turns, after)
 	}
