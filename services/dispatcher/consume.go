@@ -3,7 +3,6 @@ package dispatcher
 import (
 	"context"
 	"errors"
-	"regexp"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -94,7 +93,7 @@ func (d *dispatcher) receive(m jetstream.Msg) *delivery {
 		},
 		messages: []jetstream.Msg{m},
 	}
-	if traceparent.MatchString(f.TraceContext) { // anyone's bytes: only what a row can hold
+	if isTraceparent(f.TraceContext) { // anyone's bytes: only what a row can hold
 		dl.TraceContext = f.TraceContext
 	}
 	if meta, err := m.Metadata(); err == nil {
@@ -107,7 +106,23 @@ func (d *dispatcher) receive(m jetstream.Msg) *delivery {
 	return dl
 }
 
-var traceparent = regexp.MustCompile(`^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
+// isTraceparent tells whether a text is as W3C says: 00-<trace, 32 digits>-<span, 16>-<flags, 2>.
+func isTraceparent(s string) bool {
+	if len(s) != 55 {
+		return false
+	}
+	for i := range len(s) {
+		switch b := s[i]; {
+		case i == 2 || i == 35 || i == 52:
+			if b != '-' {
+				return false
+			}
+		case (b < '0' || b > '9') && (b < 'a' || b > 'f'):
+			return false
+		}
+	}
+	return true
+}
 
 // admitAll admits what arrived meanwhile as one group, until arrivals is closed.
 func (d *dispatcher) admitAll(ctx context.Context, arrivals <-chan *delivery) {

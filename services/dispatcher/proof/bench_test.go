@@ -337,7 +337,7 @@ func (w *bench) firing(size int) *nats.Msg {
 // publish puts firings into the stream, without waiting for each.
 func (w *bench) publish(n, size int) {
 	for range n {
-		_, err := w.js.PublishMsgAsync(w.firing(size))
+		_, err := w.js.PublishMsgAsync(w.firing(size), jetstream.WithStallWait(benchPatience))
 		require.NoError(w, err)
 	}
 	w.published()
