@@ -81,7 +81,7 @@ func TestHostileTLS(t *testing.T) {
 			s := New(loopback, 10)
 			defer s.Close()
 			names.resolves(s)
-			s.transport.TLSClientConfig = &tls.Config{RootCAs: trusted.pool}
+			s.client.tls = &tls.Config{RootCAs: trusted.pool}
 			for _, host := range []string{"receiver.test", "receiver.test."} {
 				address := strings.TrimPrefix(rawAfter(t, "", c.serve), "http://127.0.0.1")
 				started := time.Now()
@@ -168,7 +168,7 @@ func TestTimingsSayWhereTheTimeWent(t *testing.T) {
 		names.says("receiver.test.", []string{"127.0.0.1"})
 		s := through(newSender(t, loopback))
 		names.resolves(s)
-		s.transport.TLSClientConfig = &tls.Config{RootCAs: authority.pool}
+		s.client.tls = &tls.Config{RootCAs: authority.pool}
 		to := "https://receiver.test:" + server.URL[strings.LastIndexByte(server.URL, ':')+1:]
 
 		r := post(t, s, to, 10*time.Second)

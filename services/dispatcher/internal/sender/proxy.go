@@ -106,14 +106,17 @@ func (s *Sender) connect(ctx context.Context, to netip.AddrPort) (_ net.Conn, er
 	watch := stopwatchOf(ctx)
 	watch.proxyStart.now()
 	conn, err := s.toProxy.DialContext(untraced{ctx}, "tcp", s.proxy.address)
-	if err != nil {
-		return nil, fault("the egress proxy could not be reached")
-	}
 	defer func() {
-		if err != nil {
+		if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx) // whatever it broke off
+		}
+		if err != nil && conn != nil {
 			conn.Close()
 		}
 	}()
+	if err != nil {
+		return nil, fault("the egress proxy could not be reached")
+	}
 	if s.proxy.overTLS {
 		secured := tls.Client(conn, &tls.Config{ServerName: s.proxy.host, RootCAs: s.proxyRoots, MinVersion: tls.VersionTLS12})
 		if err := secured.HandshakeContext(ctx); err != nil {
@@ -138,8 +141,6 @@ func (s *Sender) connect(ctx context.Context, to netip.AddrPort) (_ net.Conn, er
 	buffered := bufio.NewReader(io.LimitReader(conn, maxHeader))
 	response, err := http.ReadResponse(buffered, &http.Request{Method: http.MethodConnect}) //nolint:bodyclose // it has none: what follows is the receiver's
 	switch {
-	case ctx.Err() != nil:
-		return nil, context.Cause(ctx)
 	case err != nil:
 		return nil, fault("the egress proxy's answer is not valid HTTP")
 	case response.StatusCode >= 502 && response.StatusCode <= 504:

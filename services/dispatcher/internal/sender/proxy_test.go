@@ -117,7 +117,7 @@ func TestThroughAProxy(t *testing.T) {
 				names.says("receiver.test.", []string{"127.0.0.1"})
 				s := newSender(t, loopback)
 				names.resolves(s)
-				s.transport.TLSClientConfig = &tls.Config{RootCAs: authority.pool}
+				s.client.tls = &tls.Config{RootCAs: authority.pool}
 				if proxyOverTLS {
 					s.proxyRoots = x509.NewCertPool()
 				}

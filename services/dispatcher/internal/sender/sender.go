@@ -5,11 +5,9 @@
 package sender
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -67,9 +65,9 @@ type Result struct {
 
 // Sender is safe for concurrent use.
 type Sender struct {
-	policy    target.Policy
-	dialer    *net.Dialer // to receivers
-	transport *http.Transport
+	policy target.Policy
+	dialer *net.Dialer // to receivers
+	client *client
 
 	proxy      Proxy
 	toProxy    *net.Dialer
@@ -79,8 +77,6 @@ type Sender struct {
 // New makes a client that keeps a connection for each of so many concurrent requests, even if
 // all go to one host.
 func New(policy target.Policy, concurrency int) *Sender {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true) // one request per connection: a stalled one holds up no other
 	s := &Sender{
 		policy: policy,
 		dialer: &net.Dialer{
@@ -90,17 +86,7 @@ func New(policy target.Policy, concurrency int) *Sender {
 		},
 		toProxy: &net.Dialer{Timeout: connectTimeout},
 	}
-	s.transport = &http.Transport{
-		Proxy:                  nil, // the environment's would connect where Control cannot look
-		DialContext:            s.dial,
-		Protocols:              protocols,
-		TLSHandshakeTimeout:    connectTimeout,
-		DisableCompression:     true, // nothing is unpacked, so nothing can explode
-		MaxIdleConnsPerHost:    concurrency,
-		IdleConnTimeout:        time.Minute,
-		MaxResponseHeaderBytes: maxHeader,
-		WriteBufferSize:        8 << 10, // a usual message in one write
-	}
+	s.client = &client{dial: s.dial, idlePerHost: concurrency, idle: map[string][]*connection{}}
 	return s
 }
 
@@ -127,7 +113,7 @@ func absolute(host string) string {
 }
 
 // Close closes the connections that are not in use.
-func (s *Sender) Close() { s.transport.CloseIdleConnections() }
+func (s *Sender) Close() { s.client.close() }
 
 var (
 	errTimeout = errors.New("the request's time is over")
@@ -137,47 +123,28 @@ var (
 // Send makes one request. It follows no redirect and returns within r.Timeout, give or take
 // the scheduler.
 func (s *Sender) Send(ctx context.Context, r Request) Result {
-	parent := ctx
-	ctx, cancel := context.WithTimeoutCause(ctx, r.Timeout, errTimeout)
-	defer cancel()
-
 	var watch stopwatch
 	result := Result{StartedAt: time.Now()}
-	// The transport itself, not a client: there are no redirects or cookies to be handled.
-	response, err := s.transport.RoundTrip((&http.Request{
-		Method:        http.MethodPost,
-		URL:           r.URL,
-		Host:          r.URL.Host,
-		Proto:         "HTTP/1.1",
-		ProtoMajor:    1,
-		ProtoMinor:    1,
-		Header:        r.Header,
-		Body:          io.NopCloser(bytes.NewReader(r.Body)),
-		ContentLength: int64(len(r.Body)),
-		// For a connection that the receiver had closed before anything was written to it.
-		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(r.Body)), nil },
-	}).WithContext(watch.on(ctx)))
-	if err == nil && response.StatusCode < 100 {
-		response.Body.Close()
-		err = errStatus
-	}
+	answer, err := s.client.post(ctx, r, result.StartedAt.Add(r.Timeout), &watch)
 	if err == nil {
-		result.Status = response.StatusCode
-		result.RetryAfter = response.Header.Get("Retry-After")
-		result.Header = excerptHeader(response.Header)
-		result.Body = readBody(response.Body)
+		result.Status = answer.StatusCode
+		result.RetryAfter = answer.Header.Get("Retry-After")
+		result.Header = excerptHeader(answer.Header)
+		var ended bool
+		result.Body, ended = readBody(answer.Body)
+		s.client.done(answer, ended)
 	}
 	result.Duration = time.Since(result.StartedAt)
 	result.Timings = watch.timings(result.StartedAt.Add(result.Duration))
 	if err != nil {
 		var ours fault
 		switch during := watch.phase(); {
-		case parent.Err() == nil && errors.As(err, &ours):
+		case ctx.Err() == nil && errors.As(err, &ours):
 			result.Fault = ours.Error()
-		case parent.Err() == nil && during == reachingProxy:
+		case ctx.Err() == nil && during == reachingProxy:
 			result.Fault = "timed out while " + string(during)
 		default:
-			result.Interrupted = parent.Err() != nil
+			result.Interrupted = ctx.Err() != nil
 			result.Failure = classify(err, during, r.Timeout)
 		}
 	}
@@ -186,28 +153,21 @@ func (s *Sender) Send(ctx context.Context, r Request) Result {
 
 var buffers = sync.Pool{New: func() any { return new([keptBody]byte) }}
 
-// readBody keeps the beginning and reads a little more. An error in the body changes nothing:
-// the receiver has answered.
-func readBody(body io.ReadCloser) string {
-	defer body.Close()
-	kept := buffers.Get().(*[keptBody]byte)
-	defer buffers.Put(kept)
-	n, err := io.ReadFull(body, kept[:])
-	if err == nil {
-		_, _ = io.CopyN(io.Discard, body, drainedBody)
+// whole leaves out a character that was cut in two at the end.
+func whole(excerpt []byte) []byte {
+	n := len(excerpt)
+	if n < keptBody {
+		return excerpt
 	}
-	excerpt := kept[:n]
-	if n == keptBody { // do not cut a character in two
-		for i := 1; i < utf8.UTFMax && i <= n; i++ {
-			if utf8.RuneStart(excerpt[n-i]) {
-				if !utf8.FullRune(excerpt[n-i:]) {
-					excerpt = excerpt[:n-i]
-				}
-				break
+	for i := 1; i < utf8.UTFMax && i <= n; i++ {
+		if utf8.RuneStart(excerpt[n-i]) {
+			if !utf8.FullRune(excerpt[n-i:]) {
+				return excerpt[:n-i]
 			}
+			break
 		}
 	}
-	return clean(string(excerpt))
+	return excerpt
 }
 
 // excerptHeader keeps what fits. Cookies are left out: they are somebody's keys.

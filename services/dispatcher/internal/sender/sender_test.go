@@ -291,7 +291,17 @@ func TestBodiesAreCleaned(t *testing.T) {
 		strings.Repeat("x", keptBody-2) + "\u00e9": strings.Repeat("x", keptBody-2) + "\u00e9",
 		strings.Repeat("\xff", keptBody):           "\uFFFD",
 	} {
-		assert.Equal(t, want, readBody(io.NopCloser(strings.NewReader(body))))
+		got, ended := readBody(strings.NewReader(body))
+		assert.Equal(t, want, got)
+		assert.True(t, ended)
+	}
+	for body, ended := range map[string]bool{
+		strings.Repeat("x", keptBody):                   true,
+		strings.Repeat("x", keptBody+drainedBody-1):     true,
+		strings.Repeat("x", keptBody+drainedBody+1_000): false,
+	} {
+		_, got := readBody(strings.NewReader(body))
+		assert.Equal(t, ended, got, len(body))
 	}
 }
 
@@ -300,7 +310,7 @@ func FuzzBody(f *testing.F) {
 	f.Add([]byte("\u00e9"), keptBody-1)
 	f.Fuzz(func(t *testing.T, body []byte, before int) {
 		before = max(0, before) % (2 * keptBody)
-		got := readBody(io.NopCloser(io.MultiReader(strings.NewReader(strings.Repeat("x", before)), bytes.NewReader(body))))
+		got, _ := readBody(io.MultiReader(strings.NewReader(strings.Repeat("x", before)), bytes.NewReader(body)))
 		if !utf8.ValidString(got) || strings.Contains(got, "\x00") || len(got) > 3*keptBody {
 			t.Errorf("%q", got)
 		}

@@ -2,7 +2,6 @@ package sender
 
 import (
 	"context"
-	"crypto/tls"
 	"net/http/httptrace"
 	"sync/atomic"
 	"time"
@@ -47,15 +46,10 @@ func stopwatchOf(ctx context.Context) *stopwatch { return ctx.Value(stopwatchKey
 func (w *stopwatch) on(ctx context.Context) context.Context {
 	ctx = context.WithValue(ctx, stopwatchKey{}, w)
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		DNSStart:             func(httptrace.DNSStartInfo) { w.dnsStart.now() },
-		DNSDone:              func(httptrace.DNSDoneInfo) { w.dnsDone.now() },
-		ConnectStart:         func(_, _ string) { w.connectStart.now() },
-		ConnectDone:          func(_, _ string, _ error) { w.connectDone.now() },
-		TLSHandshakeStart:    w.tlsStart.now,
-		TLSHandshakeDone:     func(tls.ConnectionState, error) { w.tlsDone.now() },
-		GotConn:              func(httptrace.GotConnInfo) { w.connected.now() },
-		WroteRequest:         func(httptrace.WroteRequestInfo) { w.written.now() },
-		GotFirstResponseByte: w.first.now,
+		DNSStart:     func(httptrace.DNSStartInfo) { w.dnsStart.now() },
+		DNSDone:      func(httptrace.DNSDoneInfo) { w.dnsDone.now() },
+		ConnectStart: func(_, _ string) { w.connectStart.now() },
+		ConnectDone:  func(_, _ string, _ error) { w.connectDone.now() },
 	})
 }
 
