@@ -59,17 +59,18 @@ func Main[C interface{ common() Config }](name string, run func(context.Context,
 		os.Exit(2)
 	}
 	common := config.common()
-	log := slog.New(slog.NewJSONHandler(os.Stdout, &slog.HandlerOptions{Level: common.LogLevel}))
-
+	log, lines := newLog(os.Stdout, common.LogLevel)
 	slog.SetDefault(log) // what libraries write to the standard log becomes lines like the others
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer context.AfterFunc(ctx, stop)() // the second signal has its default effect
 
-	if err := serve(ctx, name, log, common, func(ctx context.Context, s *Service) error { return run(ctx, config, s) }); err != nil {
+	err = serve(ctx, name, log, common, func(ctx context.Context, s *Service) error { return run(ctx, config, s) })
+	if err != nil {
 		log.Error("stopped", "service", name, "error", err.Error())
 		os.Exit(1)
 	}
+	lines.flush()
 	os.Exit(0)
 }
 

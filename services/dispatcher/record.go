@@ -13,10 +13,10 @@ const (
 	// maxBatch and linger bound a batch: whichever comes first. The linger delays the
 	// acknowledgement, never a request.
 	maxBatch = 500
-	linger   = 5 * time.Millisecond
+	linger   = 10 * time.Millisecond
 	// enough is when a batch is not waited for any longer: what gathered during the last
 	// commit has lingered already.
-	enough = 100
+	enough = 250
 )
 
 // outcome is what is to be recorded of a delivery.

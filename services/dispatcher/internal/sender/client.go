@@ -22,6 +22,9 @@ import (
 const (
 	// idleTime is how long a connection is kept that nobody needs.
 	idleTime = time.Minute
+	// trustTime is for how long after an answer its connection is believed to be alive without a look.
+	// Servers close what nobody uses after seconds, and looking costs as much as reading.
+	trustTime = 50 * time.Millisecond
 	// largeRequest is from what size on an answer is read while the request is still being written: a
 	// receiver may refuse it without reading all. Less fits into the socket's buffer.
 	largeRequest = 64 << 10
@@ -114,7 +117,8 @@ func (c *client) get(ctx context.Context, origin string, u *url.URL, deadline ti
 		if conn == nil {
 			return c.connect(ctx, u, deadline, watch)
 		}
-		if err := conn.SetDeadline(deadline); err == nil && time.Since(conn.used) < idleTime && conn.quiet() {
+		unused := time.Since(conn.used)
+		if err := conn.SetDeadline(deadline); err == nil && (unused < trustTime || unused < idleTime && conn.quiet()) {
 			return conn, nil
 		}
 		conn.Close()

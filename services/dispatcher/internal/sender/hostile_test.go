@@ -70,7 +70,7 @@ func TestHostileTLS(t *testing.T) {
 		"stalls at once":          {serve: silent, failure: timedOut(handshaking)},
 		"drips the handshake":     {serve: drips("\x16\x03\x03\x40\x00", "\x02", 10*time.Millisecond), failure: timedOut(handshaking)},
 		"closes in the handshake": {serve: says("\x16\x03\x03"), failure: failed},
-		"resets in the handshake": {serve: func(c net.Conn) { says("\x16\x03\x03")(c); reset(c) }, failure: failed},
+		"resets in the handshake": {serve: func(c net.Conn) { _, _ = c.Read(make([]byte, 1)); says("\x16\x03\x03")(c); reset(c) }, failure: failed},
 		"an enormous record":      {serve: says("\x16\x03\x03\xff\xff" + strings.Repeat("x", 1<<17)), failure: Failure{TLS, "the host does not speak TLS on this port"}},
 		"stalls afterwards":       {serve: shakes(with(good), silent), failure: timedOut(waiting)},
 		"no close notification":   {serve: shakes(with(good), func(c net.Conn) { answer(c); _ = c.(*tls.Conn).NetConn().Close() }), status: 200},
