@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,6 +41,10 @@ const (
 	waitingFirings = 1_000_000
 	waitingBody    = 100 // bytes
 	waitingTime    = 20 * time.Second
+
+	hangingFirings = 10_000
+	besideRate     = 500 // per second, to the others
+	besideTime     = 20 * time.Second
 	benchPatience  = time.Minute
 )
 
@@ -83,6 +88,7 @@ type bench struct {
 	stream   jetstream.Stream
 	consumer jetstream.Consumer
 	webhooks []string
+	vault    vault.Vault
 	started  int // dispatchers
 	sequence int // of firings
 }
@@ -141,16 +147,20 @@ func (w *bench) furnish(postgresURL, natsURL string) {
 	key := base64.StdEncoding.EncodeToString(make([]byte, 32))
 	w.env = append(os.Environ(), "DATABASE_URL="+postgresURL, "NATS_URL="+natsURL, "SECRETS_KEY="+key,
 		"ALLOW_HTTP_TARGETS=true", "ALLOW_PRIVATE_TARGETS=127.0.0.0/8", "METRICS_ADDR=off")
-	var v vault.Vault
-	require.NoError(w, v.UnmarshalText([]byte(key)))
+	require.NoError(w, w.vault.UnmarshalText([]byte(key)))
 	for i := range benchWebhooks {
 		id := fmt.Sprintf("wh_%d", i)
-		_, err := pool.Exec(ctx, `INSERT INTO webhooks (id, site_id, url, headers) VALUES ($1, 1, $2, '{"Authorization": "Bearer of-the-receiver"}')`, id, w.receiver.ready)
-		require.NoError(w, err)
-		_, err = pool.Exec(ctx, "INSERT INTO webhook_secrets (webhook_id, sealed) VALUES ($1, $2)", id, v.Seal(signature.NewSecret().Reveal(), id))
-		require.NoError(w, err)
+		w.webhook(id, w.receiver.ready)
 		w.webhooks = append(w.webhooks, id)
 	}
+}
+
+func (w *bench) webhook(id, url string) {
+	_, err := w.conn.Exec(w.Context(), `INSERT INTO webhooks (id, site_id, url, headers, timeout_seconds)
+		VALUES ($1, 1, $2, '{"Authorization": "Bearer of-the-receiver"}', 30)`, id, url)
+	require.NoError(w, err)
+	_, err = w.conn.Exec(w.Context(), "INSERT INTO webhook_secrets (webhook_id, sealed) VALUES ($1, $2)", id, w.vault.Seal(signature.NewSecret().Reveal(), id))
+	require.NoError(w, err)
 }
 
 func (w *bench) run() {
@@ -171,6 +181,7 @@ func (w *bench) run() {
 	f.CalmP50, f.CalmP99 = w.latency(calmRate, calmTime)
 	_, f.HalfP99 = w.latency(int(f.Dispatcher/2), halfTime)
 	f.ResidentLoaded = w.measureLoaded()
+	w.measureIsolation()
 	line, err := json.Marshal(f.rounded())
 	require.NoError(w, err)
 	fmt.Printf("%s\n", line)
@@ -325,11 +336,15 @@ func (r *running) stop() { require.NoError(r.w, interrupt(r.cmd)) }
 
 // firing is the next one, of the wanted size.
 func (w *bench) firing(size int) *nats.Msg {
+	return w.firingFor(w.webhooks[w.sequence%len(w.webhooks)], size)
+}
+
+func (w *bench) firingFor(webhookID string, size int) *nats.Msg {
 	w.sequence++
 	now := time.Now()
 	return stream.Encode(trigger.Firing{
 		ID: fmt.Sprintf("msg_bench_%d", w.sequence), Slot: now.Truncate(10 * time.Second).UTC(), SiteID: 1,
-		WebhookID: w.webhooks[w.sequence%len(w.webhooks)], TriggerID: "tr_bench", TriggerType: "visitor_spike", Type: "visitor_spike.fired",
+		WebhookID: webhookID, TriggerID: "tr_bench", TriggerType: "visitor_spike", Type: "visitor_spike.fired",
 		Payload: body(now, size), TraceContext: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 	})
 }
@@ -371,6 +386,15 @@ func (w *bench) latency(rate int, lasting time.Duration) (p50, p99 float64) {
 	d := w.dispatcher()
 	w.publish(10*benchWebhooks, bodySize)
 	w.receiver.ask("await %d", 10*benchWebhooks)
+	p50, p99 = w.sample(rate, lasting)
+	w.settled()
+	d.stop()
+	fmt.Printf("from publication to arrival, at %d per second: p50 %.2f ms, p99 %.2f ms\n", rate, p50, p99)
+	return p50, p99
+}
+
+// sample publishes at a rate for a while, and tells how long arrivals took.
+func (w *bench) sample(rate int, lasting time.Duration) (p50, p99 float64) {
 	w.receiver.ask("reset sampling")
 	n := int(lasting.Seconds() * float64(rate))
 	started := time.Now()
@@ -385,10 +409,27 @@ func (w *bench) latency(rate int, lasting time.Duration) (p50, p99 float64) {
 	_, err := fmt.Sscan(w.receiver.ask("latencies"), &count, &p50, &p99)
 	require.NoError(w, err)
 	require.Equal(w, n, count)
-	w.settled()
-	d.stop()
-	fmt.Printf("from publication to arrival, at %d per second: p50 %.2f ms, p99 %.2f ms\n", rate, p50, p99)
 	return p50, p99
+}
+
+// measureIsolation is what the others notice of one webhook that hangs for 30 s on each of its firings.
+func (w *bench) measureIsolation() {
+	w.clear()
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // the system accepts connections, and nobody answers
+	require.NoError(w, err)
+	defer silent.Close()
+	w.webhook("wh_hanging", "http://"+silent.Addr().String()+"/hook")
+	d := w.dispatcher()
+	for range hangingFirings {
+		_, err := w.js.PublishMsgAsync(w.firingFor("wh_hanging", bodySize), jetstream.WithStallWait(benchPatience))
+		require.NoError(w, err)
+	}
+	p50, p99 := w.sample(besideRate, besideTime)
+	fmt.Printf("beside a webhook that hangs on each of %d firings, at %d per second to %d others: p50 %.2f ms, p99 %.2f ms\n",
+		hangingFirings, besideRate, len(w.webhooks), p50, p99)
+	require.NoError(w, d.cmd.Process.Kill()) // a stop would wait for what hangs
+	_ = d.cmd.Wait()                         // it says that it was killed
+	w.clear()
 }
 
 // measureLoaded is the dispatcher's memory while a million firings wait.
