@@ -54,7 +54,7 @@ func TestLogLinesAreWrittenTogether(t *testing.T) {
 		synctest.Wait()
 		assert.Equal(t, []int{2, 2}, out.lines())
 		for range 1000 {
-			log.Info(strings.Repeat("x", 100))
+			log.Info("x", "fill", strings.Repeat("x", 100))
 		}
 		for _, n := range out.lines()[2:] {
 			assert.Less(t, n, 400, "memory is bounded")

@@ -55,16 +55,17 @@ func (a *api) rotateSecret(c echo.Context, by access) error {
 	if err := invalid(problems); err != nil {
 		return err
 	}
-	answer, sealed, public := rotatedSecret{Kind: kind}, []byte(nil), ""
+	answer, next := rotatedSecret{Kind: kind}, postgres.Secret{Kind: kind}
 	if kind == postgres.KeyPair {
 		key := signature.NewKey()
-		public = key.Public()
-		answer.PublicKey, answer.PublicKeysURL, sealed = public, publicKeysURL(id), a.vault.Seal(key.Reveal(), id)
+		answer.PublicKey, answer.PublicKeysURL = key.Public(), publicKeysURL(id)
+		next.Sealed, next.PublicKey = a.vault.Seal(key.Reveal(), id), answer.PublicKey
 	} else {
 		secret := signature.NewSecret()
-		answer.Secret, sealed = secret.Reveal(), a.vault.Seal(secret.Reveal(), id)
+		answer.Secret = secret.Reveal()
+		next.Sealed = a.vault.Seal(answer.Secret, id)
 	}
-	expire, err := a.store.RotateSecret(c.Request().Context(), by.site.ID, id, postgres.Secret{Kind: kind, Sealed: sealed, PublicKey: public}, overlap)
+	expire, err := a.store.RotateSecret(c.Request().Context(), by.site.ID, id, next, overlap)
 	if err != nil {
 		return err
 	}

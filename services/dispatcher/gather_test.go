@@ -107,7 +107,7 @@ func TestABatchIsADelivery(t *testing.T) {
 	assert.Equal(t, got[0].Body, got[1].Body)
 	assert.Equal(t, got[0].id(), got[1].id())
 	assert.Equal(t, 3, w.count("batch_id = $1 AND status = 'batched'", batch))
-	assert.True(t, w.row(firings[0].ID).Next == nil)
+	assert.Nil(t, w.row(firings[0].ID).Next)
 
 	// While it is off, its firings are kept together all the same.
 	w.exec("UPDATE webhooks SET enabled = false WHERE id = $1", id)

@@ -328,7 +328,7 @@ func (s *soak) account() {
 		assert.True(s, accepted || row.kind == "webhook.disabled", "%s (%s) is a firing that was accepted, or tells of the webhook that is gone", id, row.kind)
 	}
 	for id := range arrived {
-		assert.True(s, rows[id] != nil, "%s, which arrived, is recorded", id)
+		assert.NotNil(s, rows[id], "%s, which arrived, is recorded", id)
 	}
 	count := map[string]int{}
 	for _, k := range s.kills {

@@ -10,6 +10,7 @@ import (
 // SecretKind is how a secret signs.
 type SecretKind string
 
+// The kinds, as the signatures of Standard Webhooks are marked.
 const (
 	SharedSecret SecretKind = "v1"  // HMAC-SHA256
 	KeyPair      SecretKind = "v1a" // ed25519

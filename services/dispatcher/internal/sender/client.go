@@ -87,8 +87,8 @@ type answer struct {
 	*http.Response
 	from   *connection
 	origin string
-	stop   func() bool  // of the watch over the caller's context; false: it has ended
-	wrote  <-chan error // of a request that may still be written; nil: it is written
+	stop   func() bool     // of the watch over the caller's context; false: it has ended
+	wrote  <-chan struct{} // of a request that may still be written: closed when it no longer is; nil: it is written
 }
 
 // post makes a request before the deadline, or before ctx ends. done must be called for its answer.
@@ -101,7 +101,7 @@ func (c *client) post(ctx context.Context, r Request, deadline time.Time, watch 
 	watch.connected.now()
 	a := &answer{from: conn, origin: origin, stop: context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })}
 	if err = conn.write(r, a, watch); err == nil {
-		a.Response, err = conn.answer(watch)
+		a.Response, err = conn.answer(watch) //nolint:bodyclose // its body is read by done, or abandoned with the connection
 	}
 	if err != nil {
 		a.abandon()
@@ -213,7 +213,7 @@ func (c *connection) quiet() bool {
 	err := c.tcp.Read(func(fd uintptr) bool {
 		var one [1]byte
 		_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK)
-		quiet = err == syscall.EAGAIN //nolint:errorlint // it is a number
+		quiet = err == syscall.EAGAIN
 		return true
 	})
 	return err == nil && quiet
@@ -230,14 +230,13 @@ func (c *connection) write(r Request, a *answer, watch *stopwatch) (err error) {
 		}
 		return err
 	}
-	out, wrote := c.out, make(chan error, 1)
+	out, wrote := c.out, make(chan struct{})
 	c.out, a.wrote = nil, wrote // a megabyte is not kept
 	go func() {
-		_, err := c.Write(out)
-		if err == nil {
+		defer close(wrote)
+		if _, err := c.Write(out); err == nil {
 			watch.written.now()
 		}
-		wrote <- err
 	}()
 	return nil
 }
@@ -273,7 +272,7 @@ func (c *connection) answer(watch *stopwatch) (*http.Response, error) {
 			return nil, err
 		}
 		watch.first.now()
-		response, err := http.ReadResponse(c.in, posted) //nolint:bodyclose // its body is read by done, or abandoned with the connection
+		response, err := http.ReadResponse(c.in, posted)
 		switch {
 		case err != nil && c.from.failed != nil && !errors.Is(c.from.failed, io.EOF):
 			return nil, c.from.failed

@@ -29,7 +29,7 @@ func newNameserver(t *testing.T) *nameserver {
 	var serving sync.WaitGroup
 	serving.Go(n.serve)
 	t.Cleanup(func() {
-		conn.Close()
+		_ = conn.Close()
 		serving.Wait()
 	})
 	return n
