@@ -86,6 +86,8 @@ func problemOf(err error, requestID string) *problem {
 		return errNotFound
 	case errors.Is(err, plausible.ErrUnknownKey):
 		return errUnknownKey
+	case errors.Is(err, postgres.ErrBusy):
+		return &problem{status: http.StatusConflict, sentence: "A recovery of this webhook is running: wait for its end, or cancel it."}
 	case errors.Is(err, postgres.ErrFull):
 		return &problem{status: http.StatusConflict, sentence: fmt.Sprintf("The site already has %d webhooks, which is the most it may have.", maxWebhooks)}
 	case errors.Is(err, context.Canceled):

@@ -44,6 +44,12 @@ func (a *api) handler(o *observer) http.Handler {
 
 	e.GET(deliveries, a.look(a.listDeliveries))
 	e.GET(delivery, a.look(a.showDelivery))
+
+	e.POST(webhook+"/test", a.change(a.testWebhook))
+	e.POST(delivery+"/retry", a.change(a.retryDelivery))
+	e.POST(webhook+"/recover", a.change(a.recoverDeliveries))
+	e.GET(webhook+"/recoveries/:job_id", a.look(a.showRecovery))
+	e.DELETE(webhook+"/recoveries/:job_id", a.change(a.cancelRecovery))
 	return e
 }
 

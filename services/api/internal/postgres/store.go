@@ -30,6 +30,7 @@ func (s *Store) Ping(ctx context.Context) error { return s.pool.Ping(ctx) }
 var (
 	ErrNotFound = errors.New("the site has no such thing")
 	ErrFull     = errors.New("the site has as many webhooks as it may have")
+	ErrBusy     = errors.New("a recovery of the webhook is running")
 	ErrAway     = errors.New("the database does not answer")
 )
 

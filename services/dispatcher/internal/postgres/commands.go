@@ -100,7 +100,7 @@ WITH asked AS (
 ), wanted AS MATERIALIZED (
     SELECT d.id, d.slot
     FROM deliveries d
-    WHERE d.id = $2 AND d.webhook_id = $3
+    WHERE d.id = $2 AND d.webhook_id = $3 AND d.status <> 'batched'
     FOR UPDATE
 ), judged AS (
     SELECT asked.*, CASE
