@@ -53,11 +53,7 @@ func (*api) deliveryPath(c echo.Context, delivery string) string {
 
 // retryDelivery sends a delivery again now, whatever became of it, with the same webhook-id.
 func (a *api) retryDelivery(c echo.Context, by access) error {
-	webhookID, err := pathID(c, "id")
-	if err != nil {
-		return err
-	}
-	id, err := pathID(c, "delivery_id")
+	webhookID, id, err := pathIDs(c, "delivery_id")
 	if err != nil {
 		return err
 	}
@@ -147,11 +143,7 @@ func (a *api) answerRecovery(c echo.Context, by access, status int, webhookID, i
 }
 
 func (a *api) showRecovery(c echo.Context, by access) error {
-	webhookID, err := pathID(c, "id")
-	if err != nil {
-		return err
-	}
-	id, err := pathID(c, "job_id")
+	webhookID, id, err := pathIDs(c, "job_id")
 	if err != nil {
 		return err
 	}
@@ -159,11 +151,7 @@ func (a *api) showRecovery(c echo.Context, by access) error {
 }
 
 func (a *api) cancelRecovery(c echo.Context, by access) error {
-	webhookID, err := pathID(c, "id")
-	if err != nil {
-		return err
-	}
-	id, err := pathID(c, "job_id")
+	webhookID, id, err := pathIDs(c, "job_id")
 	if err != nil {
 		return err
 	}

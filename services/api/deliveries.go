@@ -122,11 +122,7 @@ func readFilter(query url.Values, problems *[]strict.Problem) postgres.DeliveryF
 }
 
 func (a *api) showDelivery(c echo.Context, by access) error {
-	webhookID, err := pathID(c, "id")
-	if err != nil {
-		return err
-	}
-	id, err := pathID(c, "delivery_id")
+	webhookID, id, err := pathIDs(c, "delivery_id")
 	if err != nil {
 		return err
 	}

@@ -162,6 +162,14 @@ func pathID(c echo.Context, name string) (string, error) {
 	return id, nil
 }
 
+// pathIDs are those of a webhook and of something of it.
+func pathIDs(c echo.Context, name string) (webhookID, id string, err error) {
+	if webhookID, err = pathID(c, "id"); err == nil {
+		id, err = pathID(c, name)
+	}
+	return webhookID, id, err
+}
+
 func (a *api) replaceWebhook(c echo.Context, by access) error {
 	return a.saveWebhook(c, by, replacing)
 }
