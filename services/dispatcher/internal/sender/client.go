@@ -22,8 +22,9 @@ import (
 const (
 	// idleTime is how long a connection is kept that nobody needs.
 	idleTime = time.Minute
-	// trustTime is for how long after an answer its connection is believed to be alive without a look.
-	// Servers close what nobody uses after seconds, and looking costs as much as reading.
+	// trustTime is for how long after an answer a connection is believed to be alive without a look, if it
+	// has outlived an answer before. Servers close what nobody uses after seconds, and looking costs as
+	// much as reading; but some close after every answer and do not say so.
 	trustTime = 50 * time.Millisecond
 	// largeRequest is from what size on an answer is read while the request is still being written: a
 	// receiver may refuse it without reading all. Less fits into the socket's buffer.
@@ -52,11 +53,12 @@ type client struct {
 // connection is one to a receiver's origin.
 type connection struct {
 	net.Conn
-	tcp  syscall.RawConn
-	from *bounded
-	in   *bufio.Reader
-	out  []byte
-	used time.Time
+	tcp     syscall.RawConn
+	from    *bounded
+	in      *bufio.Reader
+	out     []byte
+	used    time.Time
+	answers int // that it has brought
 }
 
 var (
@@ -118,7 +120,7 @@ func (c *client) get(ctx context.Context, origin string, u *url.URL, deadline ti
 			return c.connect(ctx, u, deadline, watch)
 		}
 		unused := time.Since(conn.used)
-		if err := conn.SetDeadline(deadline); err == nil && (unused < trustTime || unused < idleTime && conn.quiet()) {
+		if err := conn.SetDeadline(deadline); err == nil && (unused < trustTime && conn.answers > 1 || unused < idleTime && conn.quiet()) {
 			return conn, nil
 		}
 		conn.Close()
@@ -325,6 +327,7 @@ func (c *client) take(origin string) *connection {
 
 func (c *client) put(origin string, conn *connection) {
 	conn.used = time.Now()
+	conn.answers++
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed || len(c.idle[origin]) >= c.idlePerHost {

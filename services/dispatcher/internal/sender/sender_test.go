@@ -170,6 +170,47 @@ func TestConnectionsAreUsedAgain(t *testing.T) {
 	assert.LessOrEqual(t, connections.Load(), int64(20), "each worker keeps one, give or take a race to dial")
 }
 
+// TestReceiversThatCloseWithoutAWord: a connection that its receiver closed after an answer costs no attempt.
+func TestReceiversThatCloseWithoutAWord(t *testing.T) {
+	closed := make(chan struct{}, 1)
+	url := raw(t, func(c net.Conn) {
+		says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")(c)
+		_ = c.Close()
+		closed <- struct{}{}
+	})
+	s := newSender(t, loopback)
+	for range 20 {
+		r := post(t, s, url, time.Second)
+		assert.Equal(t, 200, r.Status, "%v", r.Failure)
+		<-closed
+	}
+}
+
+// TestLargeRequestsAreAnsweredEarly: a receiver may refuse what it has not read.
+func TestLargeRequestsAreAnsweredEarly(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	address := rawAfter(t, "\r\n\r\n", func(c net.Conn) {
+		says("HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")(c)
+		<-release
+	})
+	u, err := url.Parse(address)
+	require.NoError(t, err)
+	s := newSender(t, loopback)
+	r := s.Send(t.Context(), Request{URL: u, Header: http.Header{}, Body: make([]byte, 32<<20), Timeout: 30 * time.Second})
+	assert.Equal(t, 413, r.Status, "%v", r.Failure)
+
+	whole := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, in *http.Request) {
+		n, _ := io.Copy(io.Discard, in.Body)
+		fmt.Fprint(w, n)
+	}))
+	defer whole.Close()
+	u, err = url.Parse(whole.URL)
+	require.NoError(t, err)
+	r = s.Send(t.Context(), Request{URL: u, Header: http.Header{}, Body: make([]byte, 1<<20), Timeout: 30 * time.Second})
+	assert.Equal(t, "1048576", r.Body, "%v", r.Failure)
+}
+
 // TestHostileReceivers: each ends in a result within its time, whatever the receiver does.
 func TestHostileReceivers(t *testing.T) {
 	const timeout = 400 * time.Millisecond
