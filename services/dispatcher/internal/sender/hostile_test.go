@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -198,21 +199,24 @@ func FuzzResponse(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	f.Fuzz(func(t *testing.T, answer []byte) {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		defer listener.Close()
-		go func() {
-			for {
-				conn, err := listener.Accept()
-				if err != nil {
-					return
-				}
-				_, _ = conn.Read(make([]byte, 4096))
-				_, _ = conn.Write(answer)
-				conn.Close()
+	// One listener for all: with one each, the machine soon has no port left.
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(f, err)
+	f.Cleanup(func() { listener.Close() })
+	var answering atomic.Pointer[[]byte]
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
 			}
-		}()
+			_, _ = conn.Read(make([]byte, 4096))
+			_, _ = conn.Write(*answering.Load())
+			conn.Close()
+		}
+	}()
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		answering.Store(&answer)
 		s := New(loopback, 1)
 		defer s.Close()
 		u := &url.URL{Scheme: "http", Host: listener.Addr().String(), Path: "/"}
