@@ -38,7 +38,7 @@ const (
 // What subscribers get is what one replica that nothing happens to makes of the same rows: each
 // firing with the same id and the same bytes, once for who drops repeated ids, and nothing else.
 func TestFiringsAreThoseOfAnUndisturbedReplica(t *testing.T) {
-	const slots = 36
+	const slots = 28
 	traffic := simulation.Generate(simulation.Scenario{
 		Seed: 7, From: noon.Add(-time.Hour), To: noon.Add(slots * 10 * time.Second), Sites: 6, Visitors: 30, Skew: 0.3,
 		Changes: []simulation.Change{{SiteID: 2, From: noon.Add(2 * time.Minute), To: noon.Add(4 * time.Minute), Factor: 6}},
