@@ -201,7 +201,7 @@ func TestStartSaysWhatIsMissing(t *testing.T) {
 
 func TestUnknownPathsAndMethods(t *testing.T) {
 	w := newWorld(t)
-	for _, path := range []string{"/", "/api", "/api/sites", "/api/sites/demo.example.com", "/api/sites/demo.example.com/webhooks/wh_1/test", "/api/openapi.yaml", "/metrics", "/%2e%2e/", "//"} {
+	for _, path := range []string{"/", "/api", "/api/sites", "/api/sites/demo.example.com", "/api/sites/demo.example.com/webhooks/wh_1/unknown", "/api/openapi.yaml", "/metrics", "/%2e%2e/", "//"} {
 		response, err := w.server.Client().Get(w.server.URL + path)
 		require.NoError(t, err)
 		text, err := io.ReadAll(response.Body)
@@ -215,6 +215,7 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 	require.Equal(t, 405, a.status)
 	require.Contains(t, a.header.Get("Allow"), "POST")
 	require.Contains(t, a.text, `"error"`)
+	require.Equal(t, 405, w.do(w.demo.OwnerKey, "GET", w.demo.Domain+"/webhooks/wh_1/test", "").status)
 	require.Equal(t, 405, w.do("", "BREW", w.demo.Domain+"/webhooks", "").status)
 }
 

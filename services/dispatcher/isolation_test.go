@@ -68,7 +68,9 @@ func TestBadWebhooksHarmOnlyThemselves(t *testing.T) {
 	}
 	slices.Sort(took)
 	t.Logf("healthy webhooks, from publication to arrival: p50 %s, p99 %s, longest %s", took[len(took)/2], took[len(took)*99/100], took[len(took)-1])
-	assert.Less(t, took[len(took)*99/100], 5*time.Second, "to reach: 1 s, on a machine that does nothing else")
+	// To reach is 1 s, on a machine that does nothing else: make bench-dispatcher shows it. Here others test
+	// beside it with the race detector, and what can be told is that nobody waited for a request that hangs.
+	assert.Less(t, took[len(took)-1], 25*time.Second, "requests that hang do so for 30 s")
 
 	inFlight := w.config.WebhookConcurrency
 	w.eventually(func() bool { return w.count("webhook_id = $1 AND status = 'waiting'", hang) >= hanging-inFlight }, "what hangs waits as rows")
