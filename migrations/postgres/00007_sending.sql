@@ -78,9 +78,9 @@ CREATE INDEX command_progress_running ON command_progress (next_batch_at) WHERE 
 
 -- +goose Down
 DROP TABLE command_progress, commands;
-DROP INDEX deliveries_undelivered;
+DROP INDEX deliveries_held, deliveries_undelivered;
 ALTER TABLE deliveries DROP COLUMN schedule_start;
 DROP TABLE webhook_events;
-ALTER TABLE webhook_health DROP COLUMN last_error, DROP COLUMN failed_at, DROP COLUMN circuit_open_until;
+ALTER TABLE webhook_health DROP COLUMN last_error, DROP COLUMN failed_at, DROP COLUMN paced_until, DROP COLUMN circuit_open_until;
 ALTER TABLE webhook_secrets DROP COLUMN public_key, DROP COLUMN kind;
 ALTER TABLE webhooks DROP COLUMN rate_limit_per_second, DROP COLUMN template, DROP COLUMN format;

@@ -1,6 +1,7 @@
 package database
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -11,6 +12,40 @@ import (
 	"github.com/plausible-webhooks/plausible-webhooks/migrations"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/devstack/devstacktest"
 )
+
+// Each migration can be taken back, and made again: nothing of it is left behind.
+func TestMigrationsGoBack(t *testing.T) {
+	ctx := t.Context()
+	pool := open(t, devstacktest.Postgres(t))
+	db := stdlib.OpenDBFromPool(pool)
+	defer db.Close()
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations.Postgres())
+	require.NoError(t, err)
+	schema := func() (objects []string) {
+		rows, err := pool.Query(ctx, `
+			SELECT table_name || '.' || column_name || ' ' || data_type FROM information_schema.columns WHERE table_schema = 'public'
+			UNION ALL SELECT indexname || ': ' || indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1`)
+		require.NoError(t, err)
+		objects, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		require.NoError(t, err)
+		return objects
+	}
+	var before [][]string
+	for _, source := range provider.ListSources() {
+		before = append(before, schema())
+		_, err := provider.UpTo(ctx, source.Version)
+		require.NoError(t, err)
+	}
+	for i, source := range slices.Backward(provider.ListSources()) {
+		_, err := provider.Down(ctx)
+		require.NoError(t, err, source.Path)
+		if i > 0 { // the first leaves goose's own table
+			require.Equal(t, before[i], schema(), source.Path)
+		}
+	}
+	_, err = provider.Up(ctx)
+	require.NoError(t, err)
+}
 
 // Shards go on where the only one stood, whose owner can neither write nor return; and back.
 func TestUpgradeToShardsKeepsTheLastSlot(t *testing.T) {

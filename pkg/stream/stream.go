@@ -216,6 +216,13 @@ func EncodeSystem(id, kind string, payload []byte) *nats.Msg {
 	return m
 }
 
+// The kinds of commands, as the database has them too.
+const (
+	TestCommand    = "test"
+	RetryCommand   = "retry"
+	RecoverCommand = "recover"
+)
+
 // EncodeCommand makes the message that wakes the dispatchers for a command, once its row is
 // committed.
 func EncodeCommand(kind, id string) *nats.Msg {

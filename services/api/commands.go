@@ -39,16 +39,16 @@ func (a *api) testWebhook(c echo.Context, by access) error {
 		return conflict("The webhook is disabled, so nothing is sent to it: enable it first.")
 	}
 	delivery := newID("msg_")
-	if _, err := a.ask(c, by, postgres.Command{WebhookID: id, Kind: "test", DeliveryID: delivery}); err != nil {
+	if _, err := a.ask(c, by, postgres.Command{WebhookID: id, Kind: stream.TestCommand, DeliveryID: delivery}); err != nil {
 		return err
 	}
-	c.Response().Header().Set(echo.HeaderLocation, a.deliveryPath(c, delivery))
+	c.Response().Header().Set(echo.HeaderLocation, pathWithin(c, "deliveries", delivery))
 	return c.JSON(http.StatusAccepted, deliveryView{ID: delivery, Status: "waiting", Type: "webhook.ping", FiringIDs: []string{}, CreatedAt: time.Now().UTC()})
 }
 
-// deliveryPath is where a delivery of the request's webhook is found.
-func (*api) deliveryPath(c echo.Context, delivery string) string {
-	return "/api/sites/" + c.Param("site_id") + "/webhooks/" + c.Param("id") + "/deliveries/" + delivery
+// pathWithin is where a thing of the request's webhook is found, of its deliveries or its recoveries.
+func pathWithin(c echo.Context, things, id string) string {
+	return "/api/sites/" + c.Param("site_id") + "/webhooks/" + c.Param("id") + "/" + things + "/" + id
 }
 
 // retryDelivery sends a delivery again now, whatever became of it, with the same webhook-id.
@@ -61,12 +61,12 @@ func (a *api) retryDelivery(c echo.Context, by access) error {
 	if err != nil {
 		return err
 	}
-	if _, err := a.ask(c, by, postgres.Command{WebhookID: webhookID, Kind: "retry", DeliveryID: d.ID}); err != nil {
+	if _, err := a.ask(c, by, postgres.Command{WebhookID: webhookID, Kind: stream.RetryCommand, DeliveryID: d.ID}); err != nil {
 		return err
 	}
 	view := viewDelivery(d)
 	view.Status, view.FinishedAt, view.NextAttemptAt = "waiting", nil, nil
-	c.Response().Header().Set(echo.HeaderLocation, a.deliveryPath(c, d.ID))
+	c.Response().Header().Set(echo.HeaderLocation, pathWithin(c, "deliveries", d.ID))
 	return c.JSON(http.StatusAccepted, view)
 }
 
@@ -123,11 +123,11 @@ func (a *api) recoverDeliveries(c echo.Context, by access) error {
 	if err := invalid(problems); err != nil {
 		return err
 	}
-	job, err := a.ask(c, by, postgres.Command{WebhookID: id, Kind: "recover", Recovery: recovery})
+	job, err := a.ask(c, by, postgres.Command{WebhookID: id, Kind: stream.RecoverCommand, Recovery: recovery})
 	if err != nil {
 		return err
 	}
-	c.Response().Header().Set(echo.HeaderLocation, "/api/sites/"+c.Param("site_id")+"/webhooks/"+id+"/recoveries/"+job)
+	c.Response().Header().Set(echo.HeaderLocation, pathWithin(c, "recoveries", job))
 	return a.answerRecovery(c, by, http.StatusAccepted, id, job)
 }
 

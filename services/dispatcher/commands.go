@@ -107,11 +107,11 @@ func (d *dispatcher) obeyOne(ctx context.Context, c postgres.Command) error {
 	var ended postgres.Ended
 	var err error
 	switch c.Kind {
-	case postgres.TestCommand:
+	case stream.TestCommand:
 		ended, err = d.store.Test(ctx, c, pingType, ping(c))
-	case postgres.RetryCommand:
+	case stream.RetryCommand:
 		ended, err = d.store.Retry(ctx, c)
-	case postgres.RecoverCommand:
+	case stream.RecoverCommand:
 		if err = d.store.StartRecovery(ctx, c); err == nil {
 			wake(d.recoveries)
 		}

@@ -111,6 +111,7 @@ func (d *dispatcher) batch(ctx context.Context, ids []string) {
 		return
 	}
 	for _, g := range all {
+		var err error
 		switch {
 		case g.Ends:
 			err = d.scatter(bounded, g.WebhookID)

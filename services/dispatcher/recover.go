@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/stream"
 	"github.com/plausible-webhooks/plausible-webhooks/services/dispatcher/internal/postgres"
 )
 
@@ -47,7 +48,7 @@ func (d *dispatcher) recover(ctx context.Context) {
 		case step.Made > 0:
 			wake(d.madeDue)
 		case step.CommandID != "" && step.Status != "running":
-			d.log.Info("command", "event", "command", "command_id", step.CommandID, "kind", postgres.RecoverCommand,
+			d.log.Info("command", "event", "command", "command_id", step.CommandID, "kind", stream.RecoverCommand,
 				"webhook_id", step.WebhookID, "status", step.Status)
 		}
 		failed.reset()

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/stream"
 )
 
 // Command is what the dispatchers are asked for. They keep its progress.
@@ -13,7 +15,7 @@ type Command struct {
 	SiteID     int64
 	SiteDomain string
 	WebhookID  string
-	Kind       string   // test, retry or recover
+	Kind       string   // one of pkg/stream's
 	DeliveryID string   // of a retry, and of a test the one to be made
 	Recovery   Recovery // of a recover
 }
@@ -51,7 +53,7 @@ func (s *Store) Ask(ctx context.Context, c Command) error {
 			return wrap("forget commands", err)
 		}
 		var since, until *time.Time
-		if c.Kind == "recover" {
+		if c.Kind == stream.RecoverCommand {
 			var busy bool
 			if err := tx.QueryRow(ctx, isRecovering, c.WebhookID).Scan(&busy); err != nil {
 				return wrap("look for a recovery", err)

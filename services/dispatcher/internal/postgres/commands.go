@@ -8,13 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The kinds of commands.
-const (
-	TestCommand    = "test"
-	RetryCommand   = "retry"
-	RecoverCommand = "recover"
-)
-
 // Command is what the api asks of the dispatchers.
 type Command struct {
 	ID         string
