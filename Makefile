@@ -15,6 +15,10 @@ export POSTGRES_IMAGE CLICKHOUSE_IMAGE NATS_IMAGE
 LINTER_VERSION := v2.15.0
 LINTER := .cache/bin/golangci-lint-$(LINTER_VERSION)
 
+# Makes internal/rest of services/api/openapi.yaml.
+GENERATOR_VERSION := v2.8.2
+GENERATOR := $(CURDIR)/.cache/bin/oapi-codegen-$(GENERATOR_VERSION)
+
 SERVICES := api evaluator dispatcher
 IMAGES := $(SERVICES) migrate demo
 MODULES = $$(go list -f '{{.Dir}}' -m)
@@ -95,9 +99,23 @@ else
 test-engines: toolchain
 endif
 
+.PHONY: generate
+generate: toolchain $(GENERATOR) ## make the api's routes and types of services/api/openapi.yaml
+	@for package in rest client; do (cd services/api/internal/$$package && $(GENERATOR) -config config.yaml ../../openapi.yaml) || exit 1; done
+
+$(GENERATOR):
+	@echo "Building oapi-codegen $(GENERATOR_VERSION) (once) …"
+	@mkdir -p $(@D)
+	@GOWORK=off GOFLAGS= GOBIN="$(@D)/new" go install github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen@$(GENERATOR_VERSION)
+	@mv $(@D)/new/oapi-codegen $@ && rmdir $(@D)/new
+
 .PHONY: lint
-lint: toolchain $(LINTER) ## check format, imports, errors and modules; it changes nothing
+lint: toolchain $(LINTER) $(GENERATOR) ## check format, imports, errors and modules; it changes nothing
 	@unformatted=$$(gofmt -l $(MODULES)); if [ -n "$$unformatted" ]; then echo "Not formatted (make fmt): $$unformatted" >&2; exit 1; fi
+	@for package in rest client; do \
+		(cd services/api/internal/$$package && $(GENERATOR) -config config.yaml -o .generated ../../openapi.yaml && { cmp -s .generated $$package.gen.go; same=$$?; rm .generated; exit $$same; }) || \
+			{ echo "services/api/internal/$$package is not what services/api/openapi.yaml makes (make generate)." >&2; exit 1; }; \
+	done
 	@go vet $(PACKAGES)
 	@go vet -tags=docker ./pkg/devstack/...
 	@$(LINTER) run --allow-parallel-runners $(PACKAGES)

@@ -126,23 +126,32 @@ func (d *Directory) AnySite(ctx context.Context, site string) (Site, error) {
 // page's positions are domains. The errors are ErrUnknownKey and ErrNoPosition, and those of the
 // database.
 func (d *Directory) SitesOf(ctx context.Context, rawKey string, page Page[string]) ([]SiteRole, Around[string], error) {
+	query, arguments, err := d.sitesOf(ctx, rawKey)
+	if err != nil {
+		return nil, Around[string]{}, err
+	}
+	return d.list(ctx, query, arguments, page)
+}
+
+// AllSites lists every site, for the operator, as SitesOf does.
+func (d *Directory) AllSites(ctx context.Context, page Page[string]) ([]SiteRole, Around[string], error) {
+	return d.list(ctx, everySite, nil, page)
+}
+
+func (d *Directory) list(ctx context.Context, query string, arguments []any, page Page[string]) ([]SiteRole, Around[string], error) {
 	for _, position := range []*string{page.After, page.Before} {
 		if position != nil && !storable(*position) {
 			return nil, Around[string]{}, ErrNoPosition
 		}
 	}
-	query, arguments, err := d.sitesOf(ctx, rawKey)
-	if err != nil {
-		return nil, Around[string]{}, err
-	}
 	end, arguments := tail(page, "s.domain", false, arguments)
 	rows, err := d.pool.Query(ctx, query+end, arguments...)
 	if err != nil {
-		return nil, Around[string]{}, fmt.Errorf("list the key's sites: %w", err)
+		return nil, Around[string]{}, fmt.Errorf("list sites: %w", err)
 	}
 	sites, err := pgx.CollectRows(rows, scanSite)
 	if err != nil {
-		return nil, Around[string]{}, fmt.Errorf("list the key's sites: %w", err)
+		return nil, Around[string]{}, fmt.Errorf("list sites: %w", err)
 	}
 	sites, around := cut(page, sites, func(s SiteRole) string { return s.Domain })
 	return sites, around, nil

@@ -71,6 +71,12 @@ func (o *Object) Refuse(name, format string, arguments ...any) {
 	*o.problems = append(*o.problems, Problem{Field: field, Message: fmt.Sprintf(format, arguments...)})
 }
 
+// Refused tells whether a field was refused already.
+func (o *Object) Refused(name string) bool {
+	field := Join(o.path, name)
+	return slices.ContainsFunc(*o.problems, func(p Problem) bool { return p.Field == field })
+}
+
 // Inner opens an object that a field of this one holds.
 func (o *Object) Inner(name string, raw json.RawMessage) *Object {
 	return ReadPatched(Join(o.path, name), raw, o.Patch(name), o.problems)

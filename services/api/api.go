@@ -1,9 +1,10 @@
 // Package api is the REST API: webhooks, triggers and the history of deliveries, for the users
 // of a Plausible installation, who present the API keys that they have there.
 //
-// A request's way: observe.go around everything, routes.go, auth.go (who is it, and which site),
-// the resource's file, which reads the body (body.go, documents.go) and answers from
-// internal/postgres. Errors go to problem.go, the only place that makes statuses of them.
+// openapi.yaml says what there is; internal/rest is generated from it. A request's way: observe.go around
+// everything, routes.go, auth.go (who is it, and which site) and limit.go, body.go, change.go (one
+// transaction, with its audit and its answer), and the resource's file, which reads the body (documents.go)
+// and answers from internal/postgres. Errors go to problem.go, the only place that makes statuses of them.
 //
 // The api writes the configuration and nothing else. Others hear of changes by an announcement
 // over NATS after the commit; a lost one is only a delay, so that NATS can be away.
@@ -16,6 +17,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -41,15 +43,34 @@ type Config struct {
 	AllowPrivateTargets    target.Prefixes `env:"ALLOW_PRIVATE_TARGETS"`
 	AllowHTTPTargets       bool            `env:"ALLOW_HTTP_TARGETS" envDefault:"false"`
 	DenyTargets            target.Denied   `env:"DENY_TARGETS"`
+	AdminToken             string          `env:"ADMIN_TOKEN"`                             // the operator's key for every site; empty: there is none
+	AdminUserIDs           []int64         `env:"ADMIN_USER_IDS"`                          // Plausible's super admins
+	CORSOrigins            []string        `env:"CORS_ORIGINS"`                            // whose pages may call the api; empty: those from here
+	RateLimitPerMinute     int             `env:"RATE_LIMIT_PER_MINUTE" envDefault:"1200"` // of each key; 0: none
 }
 
 // Validate reports what the types alone do not refuse.
 func (c Config) Validate() []error {
+	var problems []error
 	if _, port, err := net.SplitHostPort(c.ListenAddr); err != nil || port == "" {
-		return []error{errors.New("LISTEN_ADDR must be an address such as 127.0.0.1:8080")}
+		problems = append(problems, errors.New("LISTEN_ADDR must be an address such as 127.0.0.1:8080"))
 	}
-	return nil
+	if c.AdminToken != "" && len(c.AdminToken) < shortestToken {
+		problems = append(problems, fmt.Errorf("ADMIN_TOKEN must have at least %d characters (openssl rand -hex 32)", shortestToken))
+	}
+	for _, origin := range c.CORSOrigins {
+		if u, err := url.Parse(origin); origin != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Path != "" || u.RawQuery != "") {
+			problems = append(problems, fmt.Errorf("CORS_ORIGINS %q is not an origin such as https://example.com", origin))
+		}
+	}
+	if c.RateLimitPerMinute < 0 {
+		problems = append(problems, errors.New("RATE_LIMIT_PER_MINUTE must not be negative; 0 is no limit"))
+	}
+	return problems
 }
+
+// shortestToken is what nobody guesses, if it is random.
+const shortestToken = 32
 
 // Connections to each of the two databases, at most.
 const poolSize = 10
@@ -63,6 +84,11 @@ type api struct {
 	vault     vault.Vault
 	targets   target.Policy
 	nats      *nats.Conn
+
+	adminToken string
+	origins    []string
+	limiter    *limiter
+	stopping   <-chan struct{} // closed when streams are to end
 }
 
 // Run serves until the context ends, and then finishes the requests that it has begun.
@@ -80,7 +106,7 @@ func Run(ctx context.Context, c Config, s *daemon.Service) error {
 		return err
 	}
 	defer theirs.Close()
-	directory, err := plausible.Open(ctx, theirs, c.PlausibleSecretKeyBase)
+	directory, err := plausible.Open(ctx, theirs, c.PlausibleSecretKeyBase, plausible.SuperAdmins(c.AdminUserIDs...))
 	if err != nil {
 		return err
 	}
@@ -93,9 +119,14 @@ func Run(ctx context.Context, c Config, s *daemon.Service) error {
 		nc.Close()
 	}()
 
+	limiter, err := newLimiter(c.RateLimitPerMinute)
+	if err != nil {
+		return err
+	}
 	a := &api{
 		log: s.Log, store: postgres.New(own), directory: directory, grants: newGrants(),
 		vault: c.SecretsKey, targets: target.NewPolicy(c.AllowHTTPTargets, c.AllowPrivateTargets).Except(c.DenyTargets), nats: nc,
+		adminToken: c.AdminToken, origins: c.CORSOrigins, limiter: limiter, stopping: ctx.Done(),
 	}
 	s.Ready("postgres", a.store.Ping)
 	s.Ready("plausible", directory.Ping)
@@ -105,7 +136,11 @@ func Run(ctx context.Context, c Config, s *daemon.Service) error {
 		}
 		return nil
 	})
-	return a.serve(ctx, c.ListenAddr, a.handler(newObserver(s)))
+	handler, err := a.handler(newObserver(s))
+	if err != nil {
+		return err
+	}
+	return a.serve(ctx, c.ListenAddr, handler)
 }
 
 // drainTime is what begun requests get to end; each has a deadline of its own that is shorter.

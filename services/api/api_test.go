@@ -87,12 +87,12 @@ func running(t *testing.T, c Config) (ready func() string, stop func() error) {
 
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
-	return call(t, "GET", url, "", "")
+	return request(t, "GET", url, "", "")
 }
 
 var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
-func call(t *testing.T, method, url, key, body string) (int, string) {
+func request(t *testing.T, method, url, key, body string) (int, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	require.NoError(t, err)
@@ -162,7 +162,7 @@ func TestNATSMayBeAway(t *testing.T) {
 	ready, stop := running(t, c)
 	require.NoError(t, stack.KillNATS())
 	await(t, func() bool { return strings.Contains(ready(), "nats: the connection is RECONNECTING") })
-	status, text := call(t, "POST", "http://"+c.ListenAddr+"/api/sites/"+seeded.Domain+"/webhooks", seeded.OwnerKey, `{"url": "https://example.com"}`)
+	status, text := request(t, "POST", "http://"+c.ListenAddr+"/api/sites/"+seeded.Domain+"/webhooks", seeded.OwnerKey, `{"url": "https://example.com"}`)
 	require.Equal(t, 201, status, text)
 	require.NoError(t, stack.RestartNATS(t.Context()))
 	await(t, func() bool { return ready() == "ok\n" })
@@ -201,7 +201,7 @@ func TestStartSaysWhatIsMissing(t *testing.T) {
 
 func TestUnknownPathsAndMethods(t *testing.T) {
 	w := newWorld(t)
-	for _, path := range []string{"/", "/api", "/api/sites", "/api/sites/demo.example.com", "/api/sites/demo.example.com/webhooks/wh_1/unknown", "/api/openapi.yaml", "/metrics", "/%2e%2e/", "//"} {
+	for _, path := range []string{"/", "/api", "/api/sites/demo.example.com", "/api/sites/demo.example.com/webhooks/wh_1/unknown", "/api/openapi", "/metrics", "/%2e%2e/", "//"} {
 		response, err := w.server.Client().Get(w.server.URL + path)
 		require.NoError(t, err)
 		text, err := io.ReadAll(response.Body)
@@ -224,7 +224,9 @@ func TestEveryRequestIsObserved(t *testing.T) {
 	spans := tracetest.NewInMemoryExporter()
 	registry := prometheus.NewRegistry()
 	s := daemon.NewService("api", w.api.log, registry, sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans)))
-	w.server.Config.Handler = w.api.handler(newObserver(s))
+	handler, err := w.api.handler(newObserver(s))
+	require.NoError(t, err)
+	w.server.Config.Handler = handler
 
 	a := w.do(w.demo.OwnerKey, "GET", w.demo.Domain+"/webhooks?after=&canary=1", "", func(r *http.Request) {
 		r.Header.Set("X-Request-Id", "my-request.1")

@@ -1,7 +1,9 @@
 package api
 
 import (
+	"context"
 	"crypto/sha256"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"net/url"
@@ -14,59 +16,93 @@ import (
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/plausible"
 )
 
-// access is what a request's key may do, and with which site.
+// access is what a key may do, and with which site.
 type access struct {
 	site      plausible.Site
 	canChange bool
+	userID    *int64 // in Plausible; nil: the operator
+	keyPrefix string // what Plausible shows of the key; empty: the operator's token
 }
 
-// look and change admit a request: handlers get the access with it, so none can be reached
-// without.
-func (a *api) look(handle func(echo.Context, access) error) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		access, err := a.admit(c)
-		if err != nil {
-			return err
+// keySum stands for a key where it is remembered.
+type keySum [sha256.Size]byte
+
+// admit lets the calls of an operation through that its key is allowed. The handlers get the call from
+// their context, so none can be reached without.
+func (a *api) admit(o *operation) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			call := &call{operation: o}
+			if o.scope != "" {
+				if err := a.authenticate(c, call); err != nil {
+					return err
+				}
+			}
+			for _, name := range c.ParamNames() {
+				if name != "site_id" && !idPattern.MatchString(param(c, name)) {
+					return errNotFound
+				}
+			}
+			if o.scope == scopeChange && !call.canChange {
+				return errMayOnlyLook
+			}
+			c.SetRequest(c.Request().WithContext(context.WithValue(c.Request().Context(), callKey{}, call)))
+			return next(c)
 		}
-		return handle(c, access)
 	}
 }
 
-func (a *api) change(handle func(echo.Context, access) error) echo.HandlerFunc {
-	return a.look(func(c echo.Context, access access) error {
-		if !access.canChange {
-			return errMayOnlyLook
-		}
-		return handle(c, access)
-	})
+// authenticate finds out whose key it is, and for an operation of a site, what it may do there.
+func (a *api) authenticate(c echo.Context, call *call) (err error) {
+	if call.key, err = bearer(c.Request().Header.Values(echo.HeaderAuthorization)); err != nil {
+		return err
+	}
+	call.keySum = sha256.Sum256([]byte(call.key))
+	if err := a.limiter.take(c, call.keySum); err != nil || !call.ofSite {
+		return err
+	}
+	call.access, err = a.grant(c.Request().Context(), call, param(c, "site_id"))
+	if err == nil {
+		c.Set(keySite, call.site.ID)
+	}
+	return err
 }
 
-func (a *api) admit(c echo.Context) (access, error) {
-	key, err := bearer(c.Request().Header.Values(echo.HeaderAuthorization))
-	if err != nil {
-		return access{}, err
-	}
-	site := param(c, "site_id")
-	id := sha256.Sum256([]byte(key + "\x00" + site)) // a key has no NUL: bearer saw to that
+// isOperator tells whether a key is the operator's token, in a time that tells nothing of it.
+func (a *api) isOperator(key string) bool {
+	return a.adminToken != "" && subtle.ConstantTimeCompare([]byte(key), []byte(a.adminToken)) == 1
+}
+
+// grant is what the key of a call may do with a site.
+func (a *api) grant(ctx context.Context, call *call, site string) (access, error) {
+	id := sha256.Sum256(append(call.keySum[:], site...))
 	granted, found := a.grants.get(id)
-	if !found {
-		site, role, err := a.directory.Access(c.Request().Context(), key, site)
-		switch {
-		case errors.Is(err, plausible.ErrUnknownKey), errors.Is(err, plausible.ErrNoSite):
-			return access{}, err
-		case err != nil:
-			return access{}, plausibleAway(c, err)
-		}
-		granted = access{site: site, canChange: role.CanChange()}
-		a.grants.put(id, granted)
+	if found {
+		return granted, nil
 	}
-	c.Set(keySite, granted.site.ID)
+	granted = access{canChange: true}
+	var err error
+	if a.isOperator(call.key) {
+		granted.site, err = a.directory.AnySite(ctx, site)
+	} else {
+		var role plausible.Role
+		granted.site, role, err = a.directory.Access(ctx, call.key, site)
+		granted.canChange = role.CanChange()
+	}
+	if err != nil {
+		return access{}, directoryError(ctx, err)
+	}
+	a.grants.put(id, granted)
 	return granted, nil
 }
 
-// plausibleAway tells a database that does not answer from a request that nobody waits for.
-func plausibleAway(c echo.Context, err error) error {
-	if gone := c.Request().Context().Err(); gone != nil {
+// directoryError tells a database that does not answer from a refusal, and from a request that nobody
+// waits for.
+func directoryError(ctx context.Context, err error) error {
+	switch gone := ctx.Err(); {
+	case errors.Is(err, plausible.ErrUnknownKey), errors.Is(err, plausible.ErrNoSite):
+		return err
+	case gone != nil:
 		return fmt.Errorf("%w: %w", gone, err)
 	}
 	return fmt.Errorf("%w: %w", errPlausibleAway, err)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 
 	"github.com/labstack/echo/v4"
 
@@ -16,22 +17,45 @@ import (
 // maxBody is the size from which a body is refused.
 const maxBody = 1 << 20
 
-// readBody reads a request's JSON, whose fields are then read one by one.
-func readBody(c echo.Context) (json.RawMessage, error) {
-	r := c.Request()
-	mediaType, _, err := mime.ParseMediaType(r.Header.Get(echo.HeaderContentType))
-	accepted := mediaType == "application/json" || mediaType == "application/merge-patch+json" && r.Method == http.MethodPatch
-	if err != nil || !accepted || r.Header.Get(echo.HeaderContentEncoding) != "" {
-		return nil, errMediaType
+// withBody reads the body of an operation that has one, and holds it against the document.
+func withBody(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		r := c.Request()
+		call := callOf(r.Context())
+		if len(call.mediaTypes) == 0 || !call.needsBody && r.ContentLength == 0 {
+			return next(c)
+		}
+		mediaType, _, err := mime.ParseMediaType(r.Header.Get(echo.HeaderContentType))
+		if err != nil || !slices.Contains(call.mediaTypes, mediaType) || r.Header.Get(echo.HeaderContentEncoding) != "" {
+			return errMediaType
+		}
+		r.Header.Set(echo.HeaderContentType, mediaType) // the generated code compares it
+		raw, err := io.ReadAll(http.MaxBytesReader(c.Response(), r.Body, maxBody))
+		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+			return errTooLarge
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", errUnread, err)
+		}
+		if err := requireObject(raw); err != nil {
+			return err
+		}
+		call.body, call.refused = raw, check(call.operation.body, raw)
+		return next(c)
 	}
-	raw, err := io.ReadAll(http.MaxBytesReader(c.Response(), r.Body, maxBody))
-	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-		return nil, errTooLarge
+}
+
+// bodies gives the generated code the body that withBody has read. It is io.EOF for an optional one that is not there.
+type bodies struct{}
+
+// Bind implements echo.Binder.
+func (bodies) Bind(body any, c echo.Context) error {
+	raw := callOf(c.Request().Context()).body
+	if raw == nil {
+		return io.EOF
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errUnread, err)
-	}
-	return raw, requireObject(raw)
+	*body.(*json.RawMessage) = raw
+	return nil
 }
 
 // requireObject refuses what is not one JSON object. The contract knows no status 400: a body

@@ -1,55 +1,18 @@
 package api
 
 import (
-	"encoding/json"
-	"net/http"
-	"net/url"
+	"context"
 	"regexp"
-	"slices"
 	"time"
-
-	"github.com/labstack/echo/v4"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/postgres"
+	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/rest"
 )
 
-// deliveryView is a delivery as the contract shows it in lists.
-type deliveryView struct {
-	ID            string     `json:"id"`
-	Status        string     `json:"status"`
-	Type          string     `json:"type"`
-	TriggerID     *string    `json:"trigger_id"`
-	FiringIDs     []string   `json:"firing_ids"`
-	Attempts      int        `json:"attempts"`
-	NextAttemptAt *time.Time `json:"next_attempt_at"`
-	LastError     *string    `json:"last_error"`
-	CreatedAt     time.Time  `json:"created_at"`
-	FinishedAt    *time.Time `json:"finished_at"`
-}
-
-// deliveryDetails is one delivery, with what was sent and what came back.
-type deliveryDetails struct {
-	deliveryView
-	Payload     json.RawMessage `json:"payload"`
-	AttemptList []attemptView   `json:"attempt_list"`
-}
-
-type attemptView struct {
-	Number          int             `json:"number"`
-	StartedAt       time.Time       `json:"started_at"`
-	DurationMS      float64         `json:"duration_ms"`
-	RequestHeaders  json.RawMessage `json:"request_headers"`
-	StatusCode      *int            `json:"status_code"`
-	ResponseHeaders json.RawMessage `json:"response_headers"`
-	ResponseBody    string          `json:"response_body"`
-	Timings         json.RawMessage `json:"timings"`
-	Error           *string         `json:"error"`
-}
-
-func viewDelivery(d postgres.Delivery) deliveryView {
-	return deliveryView{
-		ID: d.ID, Status: d.Status, Type: d.Type, TriggerID: d.TriggerID, FiringIDs: d.FiringIDs, Attempts: d.Attempts,
+func viewDelivery(d postgres.Delivery) rest.Delivery {
+	return rest.Delivery{
+		ID: d.ID, Status: rest.DeliveryStatus(d.Status), Type: d.Type, TriggerID: d.TriggerID, FiringIds: d.FiringIDs, Attempts: d.Attempts,
 		NextAttemptAt: utc(d.NextAttemptAt), LastError: orNull(d.LastError), CreatedAt: d.CreatedAt.UTC(), FinishedAt: utc(d.FinishedAt),
 	}
 }
@@ -61,29 +24,24 @@ func orNull(text string) *string {
 	return &text
 }
 
-func (a *api) listDeliveries(c echo.Context, by access) error {
-	id, err := pathID(c, "id")
-	if err != nil {
-		return err
-	}
+// ListDeliveries implements rest.StrictServerInterface.
+func (a *api) ListDeliveries(ctx context.Context, request rest.ListDeliveriesRequestObject) (rest.ListDeliveriesResponseObject, error) {
+	by := callOf(ctx)
 	var problems []strict.Problem
-	page := readPage(c.QueryParams(), &problems)
-	filter := readFilter(c.QueryParams(), &problems)
-	if err := invalid(problems); err != nil {
-		return err
+	page := readPage(request.Params.Limit, request.Params.After, request.Params.Before, &problems)
+	filter := readFilter(request.Params, &problems)
+	if err := by.invalid(problems); err != nil {
+		return nil, err
 	}
-	deliveries, around, err := a.store.Deliveries(c.Request().Context(), by.site.ID, id, filter, page)
+	deliveries, around, err := a.store.Deliveries(ctx, by.site.ID, request.ID, filter, page)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	views := make([]deliveryView, len(deliveries))
+	views := make([]rest.Delivery, len(deliveries))
 	for i, d := range deliveries {
 		views[i] = viewDelivery(d)
 	}
-	return c.JSON(http.StatusOK, struct {
-		Deliveries []deliveryView `json:"deliveries"`
-		Meta       meta           `json:"meta"`
-	}{views, metaOf(page, around)})
+	return rest.ListDeliveries200JSONResponse{Deliveries: views, Meta: metaOf(page, around)}, nil
 }
 
 // messageType is what a message's type looks like: visitor_spike.fired, batch.
@@ -91,51 +49,53 @@ var messageType = regexp.MustCompile(`^[a-z0-9_.]{1,100}$`)
 
 // readFilter reads the filters of a history. A trigger's id is not looked up: the history of a
 // removed one stays, and that of another site's is not in this webhook's.
-func readFilter(query url.Values, problems *[]strict.Problem) postgres.DeliveryFilter {
-	text := func(name, message string, valid func(string) bool) *string {
-		value := query.Get(name)
-		if value == "" {
+func readFilter(query rest.ListDeliveriesParams, problems *[]strict.Problem) postgres.DeliveryFilter {
+	text := func(name string, parameter *string, message string, valid func(string) bool) *string {
+		if given(parameter) == "" {
 			return nil
 		}
-		if !valid(value) {
+		if !valid(*parameter) {
 			*problems = append(*problems, strict.Problem{Field: name, Message: message})
 		}
-		return &value
-	}
-	instant := func(name string) (at *time.Time) {
-		text(name, "must be a time such as 2026-11-23T15:04:05Z", func(value string) bool {
-			parsed, err := time.Parse(time.RFC3339, value)
-			at = &parsed
-			return err == nil
-		})
-		return at
+		return parameter
 	}
 	return postgres.DeliveryFilter{
-		Status: text("status", "must be one of waiting, delivered, dead, cancelled", func(value string) bool {
-			return slices.Contains([]string{"waiting", "delivered", "dead", "cancelled"}, value)
+		Status: text("status", query.Status, "must be one of waiting, delivered, dead, cancelled", func(value string) bool {
+			return rest.DeliveryStatus(value).Valid()
 		}),
-		TriggerID: text("trigger_id", "is not a trigger's id", idPattern.MatchString),
-		Type:      text("type", "must be a message's type such as visitor_spike.fired", messageType.MatchString),
-		From:      instant("from"),
-		To:        instant("to"),
+		TriggerID: text("trigger_id", query.TriggerID, "is not a trigger's id", idPattern.MatchString),
+		Type:      text("type", query.Type, "must be a message's type such as visitor_spike.fired", messageType.MatchString),
+		From:      readTime("from", query.From, problems),
+		To:        readTime("to", query.To, problems),
 	}
 }
 
-func (a *api) showDelivery(c echo.Context, by access) error {
-	webhookID, id, err := pathIDs(c, "delivery_id")
-	if err != nil {
-		return err
+// readTime reads a time; nil if it was not given.
+func readTime(name string, parameter *string, problems *[]strict.Problem) *time.Time {
+	text := given(parameter)
+	if text == "" {
+		return nil
 	}
-	d, payload, attempts, err := a.store.Delivery(c.Request().Context(), by.site.ID, webhookID, id)
+	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return err
+		*problems = append(*problems, strict.Problem{Field: name, Message: "must be a time such as 2026-11-23T15:04:05Z"})
 	}
-	details := deliveryDetails{deliveryView: viewDelivery(d), Payload: payload, AttemptList: make([]attemptView, len(attempts))}
+	at = at.UTC()
+	return &at
+}
+
+// ShowDelivery implements rest.StrictServerInterface.
+func (a *api) ShowDelivery(ctx context.Context, request rest.ShowDeliveryRequestObject) (rest.ShowDeliveryResponseObject, error) {
+	d, payload, attempts, err := a.store.Delivery(ctx, callOf(ctx).site.ID, request.ID, request.DeliveryID)
+	if err != nil {
+		return nil, err
+	}
+	details := rest.DeliveryDetails{DeliveryView: viewDelivery(d), Payload: payload, AttemptList: make([]rest.Attempt, len(attempts))}
 	for i, t := range attempts {
-		details.AttemptList[i] = attemptView{
-			Number: t.Number, StartedAt: t.StartedAt.UTC(), DurationMS: t.DurationMS, RequestHeaders: t.RequestHeaders,
+		details.AttemptList[i] = rest.Attempt{
+			Number: t.Number, StartedAt: t.StartedAt.UTC(), DurationMs: t.DurationMS, RequestHeaders: t.RequestHeaders,
 			StatusCode: t.StatusCode, ResponseHeaders: t.ResponseHeaders, ResponseBody: t.ResponseBody, Timings: t.Timings, Error: orNull(t.Error),
 		}
 	}
-	return c.JSON(http.StatusOK, details)
+	return rest.ShowDelivery200JSONResponse(details), nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/target"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/postgres"
+	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/rest"
 )
 
 // The limits of what owners write, besides those of the contract.
@@ -50,15 +51,9 @@ type webhookDocument struct {
 	format         format.Format
 	template       string // of the format custom, else empty
 	rateLimit      *float64
-	batch          *batchDocument
+	batch          *rest.Batch
 	triggers       []triggerDocument
 	hasTriggers    bool
-}
-
-// batchDocument is how firings go together, as the contract shows it.
-type batchDocument struct {
-	MaxSize        int `json:"max_size"`
-	MaxWaitSeconds int `json:"max_wait_seconds"`
 }
 
 // triggerDocument is a trigger as its owner writes it.
@@ -139,16 +134,24 @@ func readTrigger(path string, raw, patch json.RawMessage, p purpose, problems *[
 	if !o.Valid() {
 		return triggerDocument{path: o.Path()}
 	}
+	name, enabled := strings.TrimSpace(o.Text("name", 1, maxName)), o.Boolean("enabled", true)
+	d := readCondition(o)
+	d.name, d.enabled, d.keepName = name, enabled, !o.Has("name") && p == patching
+	if path != "" && p == replacing {
+		d.id = o.Text("id", 1, 100)
+	}
+	o.ReadOnly(p == replacing, "id", "state", "created_at", "updated_at")
+	o.End()
+	return d
+}
+
+// readCondition reads what a trigger waits for, and when it speaks.
+func readCondition(o *strict.Object) triggerDocument {
 	d := triggerDocument{
 		path:            o.Path(),
 		typ:             trigger.Type(o.Text("type", 0, 100)),
-		name:            strings.TrimSpace(o.Text("name", 1, maxName)),
-		enabled:         o.Boolean("enabled", true),
 		cooldownSeconds: int(o.Integer("cooldown_seconds", 0, 0, maxCooldown)),
 		notifyResolved:  o.Boolean("notify_resolved", false),
-	}
-	if !o.Has("name") && p == patching {
-		d.keepName = true
 	}
 	config, _ := o.Take("config")
 	if string(config) == "null" {
@@ -164,15 +167,10 @@ func readTrigger(path string, raw, patch json.RawMessage, p purpose, problems *[
 	filters, _ := o.Take("filters")
 	d.filters = readFilters(filters, d.config, &found)
 	for _, problem := range found {
-		if !hasProblem(*problems, strict.Join(o.Path(), problem.Field)) {
+		if !o.Refused(problem.Field) {
 			o.Refuse(problem.Field, "%s", problem.Message)
 		}
 	}
-	if path != "" && p == replacing {
-		d.id = o.Text("id", 1, 100)
-	}
-	o.ReadOnly(p == replacing, "id", "state", "created_at", "updated_at")
-	o.End()
 	return d
 }
 
@@ -196,7 +194,7 @@ func refuseRepeatedIDs(triggers []triggerDocument, problems *[]strict.Problem) {
 	}
 }
 
-func readBatch(o *strict.Object) *batchDocument {
+func readBatch(o *strict.Object) *rest.Batch {
 	raw, given := o.Take("batch")
 	if !given {
 		return nil
@@ -205,7 +203,7 @@ func readBatch(o *strict.Object) *batchDocument {
 	if !inner.Valid() {
 		return nil
 	}
-	d := batchDocument{
+	d := rest.Batch{
 		MaxSize:        int(inner.Integer("max_size", largestBatch, smallestBatch, largestBatch)),
 		MaxWaitSeconds: int(inner.Integer("max_wait_seconds", defaultBatchWait, 1, longestBatchWait)),
 	}

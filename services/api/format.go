@@ -2,16 +2,16 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"net/http"
-
-	"github.com/labstack/echo/v4"
+	"strconv"
+	"time"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/format"
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/signature"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/postgres"
+	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/rest"
 )
 
 // readFormat reads a webhook's format and template.
@@ -52,12 +52,10 @@ func checkFormat(ctx context.Context, o *strict.Object, d webhookDocument, store
 	o.Refuse("template", "%s", first)
 }
 
-// previewMessage shows what a format makes of an example message, before it is saved.
-func (*api) previewMessage(c echo.Context, _ access) error {
-	raw, err := readBody(c)
-	if err != nil {
-		return err
-	}
+// PreviewMessage implements rest.StrictServerInterface: it shows what a format makes of an example
+// message, before it is saved, and how it would be signed.
+func (*api) PreviewMessage(ctx context.Context, request rest.PreviewMessageRequestObject) (rest.PreviewMessageResponseObject, error) {
+	by, raw := callOf(ctx), *request.Body
 	var problems []strict.Problem
 	o := strict.Read("", raw, &problems)
 	chosen, template := readFormat(o)
@@ -67,21 +65,24 @@ func (*api) previewMessage(c echo.Context, _ access) error {
 	}
 	example := trigger.Example(trigger.Type(o.Choice("type", types...)))
 	o.End()
-	if err := invalid(problems); err != nil {
-		return err
+	if err := by.invalid(problems); err != nil {
+		return nil, err
 	}
 	message := mustMarshal(example)
 	renderer, err := format.Compile(chosen, template)
 	var body []byte
 	if err == nil {
-		body, err = renderer.Render(c.Request().Context(), message)
+		body, err = renderer.Render(ctx, message)
 	}
 	if err != nil {
-		return invalid([]strict.Problem{{Field: "template", Message: err.Error()}})
+		return nil, invalid([]strict.Problem{{Field: "template", Message: err.Error()}})
 	}
-	return c.JSON(http.StatusOK, struct {
-		Type    string          `json:"type"`
-		Message json.RawMessage `json:"message"`
-		Body    json.RawMessage `json:"body"` // what would be sent
-	}{example.Type, message, body})
+	secret, id, at := signature.NewSecret(), example.Data.ID, time.Now()
+	return rest.PreviewMessage200JSONResponse{
+		Type: example.Type, Message: message, Body: body, Secret: secret.Reveal(),
+		Headers: map[string]string{
+			"content-type": "application/json", "webhook-id": id, "webhook-timestamp": strconv.FormatInt(at.Unix(), 10),
+			"webhook-signature": signature.Sign(id, at, body, secret),
+		},
+	}, nil
 }

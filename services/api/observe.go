@@ -108,15 +108,25 @@ func (o *observer) observe(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// requestTime is the longest that a request may work. It is shorter than the server's timeout
-// for writing, so that the answer still arrives.
-const requestTime = 10 * time.Second
+// requestTime is the longest that a request may work: a little more than a preview may take, and less than the
+// server's timeout for writing, so that the answer still arrives.
+const requestTime = 15 * time.Second
 
 func withDeadline(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		ctx, cancel := context.WithTimeout(c.Request().Context(), requestTime)
 		defer cancel()
 		c.SetRequest(c.Request().WithContext(ctx))
+		return next(c)
+	}
+}
+
+// withoutDeadline is for a stream: it also lifts the server's timeout for writing.
+func withoutDeadline(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if err := http.NewResponseController(c.Response()).SetWriteDeadline(time.Time{}); err != nil {
+			return fmt.Errorf("stream: %w", err)
+		}
 		return next(c)
 	}
 }

@@ -2,7 +2,6 @@ package api
 
 import (
 	"encoding/base64"
-	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/postgres"
+	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/rest"
 )
 
 const (
@@ -17,45 +17,58 @@ const (
 	maxLimit     = 100
 )
 
-// meta is what a list says of itself: the cursors of the pages around it, null where there is none.
-type meta struct {
-	After  *string `json:"after"`
-	Before *string `json:"before"`
-	Limit  int     `json:"limit"`
+func metaOf(page postgres.Page, around postgres.Around) rest.Meta {
+	return rest.Meta{After: encodeCursor(around.After), Before: encodeCursor(around.Before), Limit: page.Limit}
 }
 
-func metaOf(page postgres.Page, around postgres.Around) meta {
-	return meta{After: encodeCursor(around.After), Before: encodeCursor(around.Before), Limit: page.Limit}
+// readLimit reads how many a page has.
+func readLimit(limit *string, problems *[]strict.Problem) int {
+	text := given(limit)
+	if text == "" {
+		return defaultLimit
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > maxLimit {
+		*problems = append(*problems, strict.Problem{Field: "limit", Message: "must be a whole number from 1 to 100"})
+	}
+	return n
 }
 
-// readPage reads limit, after and before.
-func readPage(query url.Values, problems *[]strict.Problem) postgres.Page {
+// readCursors reads where a page begins, at most one of the two.
+func readCursors[P any](after, before *string, decode func(string) (P, bool), problems *[]strict.Problem) (afterAt, beforeAt *P) {
 	refuse := func(field, message string) {
 		*problems = append(*problems, strict.Problem{Field: field, Message: message})
 	}
-	page := postgres.Page{Limit: defaultLimit}
-	if text := query.Get("limit"); text != "" {
-		var err error
-		if page.Limit, err = strconv.Atoi(text); err != nil || page.Limit < 1 || page.Limit > maxLimit {
-			refuse("limit", "must be a whole number from 1 to 100")
-		}
-	}
-	cursor := func(name string) *postgres.Position {
-		text := query.Get(name)
+	cursor := func(name, text string) *P {
 		if text == "" {
 			return nil
 		}
-		position, valid := decodeCursor(text)
+		position, valid := decode(text)
 		if !valid {
 			refuse(name, "is not a cursor of a list's meta")
 		}
 		return &position
 	}
-	page.After, page.Before = cursor("after"), cursor("before")
-	if page.After != nil && page.Before != nil {
+	afterAt, beforeAt = cursor("after", given(after)), cursor("before", given(before))
+	if afterAt != nil && beforeAt != nil {
 		refuse("before", "cannot be combined with after")
 	}
+	return afterAt, beforeAt
+}
+
+// readPage reads which part of a list is asked for.
+func readPage(limit, after, before *string, problems *[]strict.Problem) (page postgres.Page) {
+	page.Limit = readLimit(limit, problems)
+	page.After, page.Before = readCursors(after, before, decodeCursor, problems)
 	return page
+}
+
+// given is a parameter's text; an empty one counts as not given.
+func given(parameter *string) string {
+	if parameter == nil {
+		return ""
+	}
+	return *parameter
 }
 
 // A cursor is a position, opaque to its reader. It names no webhook and no site: a list only

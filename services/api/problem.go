@@ -30,6 +30,7 @@ var (
 	errNotFound    = &problem{status: http.StatusNotFound, sentence: "It does not exist, or the API key has no access to it."}
 	errNoPath      = &problem{status: http.StatusNotFound, sentence: "There is nothing at this path."}
 	errMayOnlyLook = &problem{status: http.StatusForbidden, sentence: "The API key's user may look at this site's webhooks, but not change them."}
+	errChanged     = &problem{status: http.StatusPreconditionFailed, sentence: "It was changed since you read it: read it again, and send its new ETag as If-Match."}
 	errTooLarge    = &problem{status: http.StatusRequestEntityTooLarge, sentence: "The body is larger than 1 MiB."}
 	errMediaType   = &problem{status: http.StatusUnsupportedMediaType, sentence: "The body must be JSON: send the header Content-Type: application/json."}
 	errUnread      = &problem{status: http.StatusBadRequest, sentence: "The body could not be read to its end."}
@@ -68,6 +69,11 @@ func invalid(problems []strict.Problem) error {
 	return &problem{status: http.StatusUnprocessableEntity, sentence: sentence + ".", errors: problems}
 }
 
+// invalidParameter is the answer to a header that is not valid.
+func invalidParameter(name, message string) error {
+	return invalid([]strict.Problem{{Field: name, Message: message}})
+}
+
 func conflict(format string, arguments ...any) error {
 	return &problem{status: http.StatusConflict, sentence: fmt.Sprintf(format, arguments...)}
 }
@@ -98,6 +104,8 @@ func problemOf(err error, requestID string) *problem {
 		return errAway
 	case errors.As(err, &echoed) && echoed.Code == http.StatusNotFound:
 		return errNoPath
+	case errors.As(err, &echoed) && echoed.Code == http.StatusBadRequest: // of a parameter that the generated code cannot read
+		return &problem{status: http.StatusUnprocessableEntity, sentence: fmt.Sprint(echoed.Message) + "."}
 	case errors.As(err, &echoed) && echoed.Code == http.StatusMethodNotAllowed:
 		return &problem{status: http.StatusMethodNotAllowed, sentence: "The path exists, but not with this method."}
 	}

@@ -5,63 +5,68 @@ import (
 	"strings"
 
 	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v4/middleware"
+
+	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/rest"
 )
 
-// handler is every route.
-func (a *api) handler(o *observer) http.Handler {
+// handler is every route: those of the document, and the document itself.
+func (a *api) handler(o *observer) (http.Handler, error) {
+	operations, err := readOpenAPI(openAPI)
+	if err != nil {
+		return nil, err
+	}
 	e := echo.New()
 	e.HTTPErrorHandler = answerError
-	e.Pre(normalizePath)
-	e.Use(o.observe, withDeadline, recoverPanic)
-
-	const (
-		webhooks   = "/api/sites/:site_id/webhooks"
-		webhook    = webhooks + "/:id"
-		triggers   = webhook + "/triggers"
-		trigger    = triggers + "/:trigger_id"
-		deliveries = webhook + "/deliveries"
-		delivery   = deliveries + "/:delivery_id"
-	)
-	e.GET("/api/trigger-types", listTriggerTypes)
-	e.GET("/api/public-keys/:id", a.listPublicKeys)
-
-	e.GET(webhooks, a.look(a.listWebhooks))
-	e.POST(webhooks, a.change(a.createWebhook))
-	e.POST(webhooks+"/preview", a.look(a.previewMessage))
-	e.GET(webhook, a.look(a.showWebhook))
-	e.PUT(webhook, a.change(a.replaceWebhook))
-	e.PATCH(webhook, a.change(a.patchWebhook))
-	e.DELETE(webhook, a.change(a.removeWebhook))
-	e.POST(webhook+"/secret/rotate", a.change(a.rotateSecret))
-	e.DELETE(webhook+"/secret/v1a", a.change(a.removeKeys))
-
-	e.GET(triggers, a.look(a.listTriggers))
-	e.POST(triggers, a.change(a.createTrigger))
-	e.GET(trigger, a.look(a.showTrigger))
-	e.PUT(trigger, a.change(a.replaceTrigger))
-	e.PATCH(trigger, a.change(a.patchTrigger))
-	e.DELETE(trigger, a.change(a.removeTrigger))
-
-	e.GET(deliveries, a.look(a.listDeliveries))
-	e.GET(delivery, a.look(a.showDelivery))
-
-	e.POST(webhook+"/test", a.change(a.testWebhook))
-	e.POST(delivery+"/retry", a.change(a.retryDelivery))
-	e.POST(webhook+"/recover", a.change(a.recoverDeliveries))
-	e.GET(webhook+"/recoveries/:job_id", a.look(a.showRecovery))
-	e.DELETE(webhook+"/recoveries/:job_id", a.change(a.cancelRecovery))
-	return e
+	e.Binder = bodies{}
+	e.Pre(normalizePath, headAsGet)
+	e.Use(o.observe, recoverPanic)
+	if len(a.origins) > 0 {
+		e.Use(middleware.CORSWithConfig(middleware.CORSConfig{
+			AllowOrigins:  a.origins,
+			AllowMethods:  []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete},
+			AllowHeaders:  []string{echo.HeaderAuthorization, echo.HeaderContentType, headerIdempotencyKey, "If-Match", echo.HeaderXRequestID},
+			ExposeHeaders: []string{echo.HeaderLocation, "ETag", headerReplayed, headerRateLimit, headerRatePolicy, echo.HeaderRetryAfter, echo.HeaderXRequestID},
+			MaxAge:        24 * 60 * 60,
+		}))
+	}
+	before := map[string][]echo.MiddlewareFunc{}
+	for id, operation := range operations {
+		bounded := withDeadline
+		if operation.streams {
+			bounded = withoutDeadline
+		}
+		before[id] = []echo.MiddlewareFunc{bounded, a.admit(operation), withBody}
+		if operation.changes() {
+			before[id] = append(before[id], a.inOneTransaction)
+		}
+	}
+	rest.RegisterHandlersWithOptions(e, rest.NewStrictHandler(a, nil), rest.RegisterHandlersOptions{OperationMiddlewares: before})
+	routeDocs(e)
+	return e, nil
 }
 
 // normalizePath makes the router see the path as it was sent. A site's domain may hold an
 // encoded slash (example.com%2Fblog), and the router unescapes nothing: with the raw path
-// always set, param unescapes exactly once. A slash at the end means nothing.
+// always set, whoever reads a parameter unescapes exactly once. A slash at the end means nothing.
 func normalizePath(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		u := c.Request().URL
 		u.RawPath = strings.TrimSuffix(u.EscapedPath(), "/")
 		if u.RawPath == "" {
 			u.RawPath = "/"
+		}
+		return next(c)
+	}
+}
+
+// headAsGet lets HEAD go where GET goes. The server knows which it was, and sends no body.
+func headAsGet(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if r := c.Request(); r.Method == http.MethodHead {
+			get := r.WithContext(r.Context())
+			get.Method = http.MethodGet
+			c.SetRequest(get)
 		}
 		return next(c)
 	}

@@ -1,21 +1,18 @@
 package api
 
 import (
-	"net/http"
-
-	"github.com/labstack/echo/v4"
+	"context"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
+	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/rest"
 )
 
-// listTriggerTypes shows what triggers there are. It needs no key: a key opens sites, and this is
-// no site's but documentation, the same for everybody, made of constants.
-func listTriggerTypes(c echo.Context) error {
+// ListTriggerTypes implements rest.StrictServerInterface. It needs no key: a key opens sites, and this
+// is no site's but documentation, the same for everybody, made of constants.
+func (*api) ListTriggerTypes(context.Context, rest.ListTriggerTypesRequestObject) (rest.ListTriggerTypesResponseObject, error) {
 	var types []trigger.Description
 	for _, t := range trigger.Types() {
 		types = append(types, trigger.Describe(t))
 	}
-	return c.JSON(http.StatusOK, struct {
-		TriggerTypes []trigger.Description `json:"trigger_types"`
-	}{types})
+	return rest.ListTriggerTypes200JSONResponse{TriggerTypes: types}, nil
 }

@@ -1,52 +1,25 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"slices"
 	"time"
-
-	"github.com/labstack/echo/v4"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/plausible"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/postgres"
+	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/rest"
 )
 
-// triggerView is a trigger as the contract shows it.
-type triggerView struct {
-	ID              string       `json:"id"`
-	Type            trigger.Type `json:"type"`
-	Name            string       `json:"name"`
-	Enabled         bool         `json:"enabled"`
-	Config          any          `json:"config"`
-	Filters         any          `json:"filters"`
-	CooldownSeconds int          `json:"cooldown_seconds"`
-	NotifyResolved  bool         `json:"notify_resolved"`
-	CreatedAt       time.Time    `json:"created_at"`
-	UpdatedAt       time.Time    `json:"updated_at"`
-	State           stateView    `json:"state"`
-}
-
-// stateView is where a trigger stands.
-type stateView struct {
-	Status          trigger.Status `json:"status"`
-	Value           *float64       `json:"value"`
-	Threshold       *float64       `json:"threshold"`
-	Since           time.Time      `json:"since"`
-	LastEvaluatedAt *time.Time     `json:"last_evaluated_at"`
-	LastFiredAt     *time.Time     `json:"last_fired_at"`
-	Explanation     string         `json:"explanation"`
-}
-
-func viewTrigger(t postgres.Trigger) triggerView {
-	v := triggerView{
+func viewTrigger(t postgres.Trigger) rest.Trigger {
+	v := rest.Trigger{
 		ID: t.ID, Type: t.Type, Name: t.Name, Enabled: t.Enabled, Config: t.Config, Filters: t.Filters,
 		CooldownSeconds: t.CooldownSeconds, NotifyResolved: t.NotifyResolved, CreatedAt: t.CreatedAt.UTC(), UpdatedAt: t.UpdatedAt.UTC(),
 		// Not evaluated since it was made or changed.
-		State: stateView{Status: trigger.StatusPending, Since: t.RevisedAt.UTC(), Explanation: "Not evaluated yet."},
+		State: rest.TriggerState{Status: trigger.StatusPending, Since: t.RevisedAt.UTC(), Explanation: "Not evaluated yet."},
 	}
 	if config := parseStored(t); config != nil { // in the order of its declaration; Postgres keeps none
 		v.Config = config
@@ -55,7 +28,7 @@ func viewTrigger(t postgres.Trigger) triggerView {
 		v.Filters = filters
 	}
 	if s := t.State; s != nil {
-		v.State = stateView{
+		v.State = rest.TriggerState{
 			Status: s.Status, Value: s.Value, Threshold: s.Threshold, Since: s.Since.UTC(), LastEvaluatedAt: utc(&s.LastEvaluatedAt),
 			LastFiredAt: utc(s.LastFiredAt), Explanation: s.Explanation,
 		}
@@ -89,81 +62,88 @@ func storedFilters(t postgres.Trigger) (filters trigger.Filters, known bool) {
 	return filters, len(problems) == 0
 }
 
-func (a *api) listTriggers(c echo.Context, by access) error {
-	id, err := pathID(c, "id")
-	if err != nil {
-		return err
-	}
+// ListTriggers implements rest.StrictServerInterface.
+func (a *api) ListTriggers(ctx context.Context, request rest.ListTriggersRequestObject) (rest.ListTriggersResponseObject, error) {
+	by := callOf(ctx)
 	var problems []strict.Problem
-	page := readPage(c.QueryParams(), &problems)
-	if err := invalid(problems); err != nil {
-		return err
+	page := readPage(request.Params.Limit, request.Params.After, request.Params.Before, &problems)
+	if err := by.invalid(problems); err != nil {
+		return nil, err
 	}
-	triggers, around, err := a.store.Triggers(c.Request().Context(), by.site.ID, id, page)
+	triggers, around, err := a.store.Triggers(ctx, by.site.ID, request.ID, page)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	views := make([]triggerView, len(triggers))
+	return rest.ListTriggers200JSONResponse{Triggers: viewTriggers(triggers), Meta: metaOf(page, around)}, nil
+}
+
+func viewTriggers(triggers []postgres.Trigger) []rest.Trigger {
+	views := make([]rest.Trigger, len(triggers))
 	for i, t := range triggers {
 		views[i] = viewTrigger(t)
 	}
-	return c.JSON(http.StatusOK, struct {
-		Triggers []triggerView `json:"triggers"`
-		Meta     meta          `json:"meta"`
-	}{views, metaOf(page, around)})
+	return views
 }
 
-func (a *api) showTrigger(c echo.Context, by access) error {
-	webhookID, id, err := triggerPath(c)
+// ShowTrigger implements rest.StrictServerInterface.
+func (a *api) ShowTrigger(ctx context.Context, request rest.ShowTriggerRequestObject) (rest.ShowTriggerResponseObject, error) {
+	t, err := a.store.Trigger(ctx, callOf(ctx).site.ID, request.ID, request.TriggerID)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	t, err := a.store.Trigger(c.Request().Context(), by.site.ID, webhookID, id)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, viewTrigger(t))
+	return rest.ShowTrigger200JSONResponse{TriggerJSONResponse: answerTrigger(t)}, nil
 }
 
-func triggerPath(c echo.Context) (webhookID, id string, err error) {
-	if webhookID, err = pathID(c, "id"); err != nil {
-		return "", "", err
-	}
-	id, err = pathID(c, "trigger_id")
-	return webhookID, id, err
+func answerTrigger(t postgres.Trigger) rest.TriggerJSONResponse {
+	return rest.TriggerJSONResponse{Body: viewTrigger(t), Headers: rest.TriggerResponseHeaders{ETag: triggerETag(t)}}
 }
+
+// triggerETag names a trigger's settings.
+func triggerETag(t postgres.Trigger) string { return etagOf(t.ID, t.UpdatedAt.UnixMicro()) }
 
 // A change of one trigger is a change of its webhook: one way of writing, one lock.
 
-func (a *api) createTrigger(c echo.Context, by access) error {
-	webhookID, err := pathID(c, "id")
-	if err != nil {
-		return err
-	}
-	raw, err := readBody(c)
-	if err != nil {
-		return err
-	}
+// CreateTrigger implements rest.StrictServerInterface.
+func (a *api) CreateTrigger(ctx context.Context, request rest.CreateTriggerRequestObject) (rest.CreateTriggerResponseObject, error) {
+	by := callOf(ctx)
 	var problems []strict.Problem
-	d := readTrigger("", raw, nil, creating, &problems)
-	settled, err := a.settle(c, by, []triggerDocument{d}, nil, problems)
+	d := readTrigger("", *request.Body, nil, creating, &problems)
+	settled, err := a.settle(ctx, by, []triggerDocument{d}, nil, problems)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	id := settled[0].ID
-	w, changes, err := a.store.ChangeWebhook(c.Request().Context(), by.site.ID, webhookID, func(w postgres.Webhook) (postgres.Webhook, error) {
-		if len(w.Triggers) >= maxTriggers {
-			return w, conflict("The webhook already has %d triggers, which is the most it may have.", maxTriggers)
+	added, err := a.addTriggers(ctx, by, request.ID, func(postgres.Webhook) []postgres.Trigger { return settled })
+	if err != nil {
+		return nil, err
+	}
+	t := added[0]
+	by.made = &t.ID
+	return rest.CreateTrigger201JSONResponse{
+		Body:    viewTrigger(t),
+		Headers: rest.CreateTrigger201ResponseHeaders{Location: pathOf(request.SiteID, request.ID, "triggers", t.ID), ETag: triggerETag(t)},
+	}, nil
+}
+
+// addTriggers adds to a webhook those that are chosen where it is known what it has, and returns them.
+func (a *api) addTriggers(ctx context.Context, by *call, webhookID string, choose func(postgres.Webhook) []postgres.Trigger) ([]postgres.Trigger, error) {
+	var chosen []postgres.Trigger
+	w, changes, err := a.store.ChangeWebhook(ctx, by.site.ID, webhookID, func(w postgres.Webhook) (postgres.Webhook, error) {
+		chosen = choose(w)
+		if len(w.Triggers)+len(chosen) > maxTriggers {
+			return w, conflict("The webhook already has %d triggers, of %d that it may have.", len(w.Triggers), maxTriggers)
 		}
-		w.Triggers = append(slices.Clone(w.Triggers), settled...)
+		w.Triggers = append(slices.Clone(w.Triggers), chosen...)
 		return w, nil
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	a.announceChanges(webhookID, changes)
-	c.Response().Header().Set(echo.HeaderLocation, c.Request().URL.RawPath+"/"+id)
-	return c.JSON(http.StatusCreated, viewTrigger(w.Triggers[indexOf(w.Triggers, id)]))
+	by.afterCommit(func() { a.announceChanges(webhookID, changes) })
+	added := make([]postgres.Trigger, len(chosen))
+	for i, t := range chosen {
+		added[i] = w.Triggers[indexOf(w.Triggers, t.ID)]
+	}
+	return added, nil
 }
 
 // indexOf is -1 if there is none.
@@ -171,36 +151,29 @@ func indexOf(triggers []postgres.Trigger, id string) int {
 	return slices.IndexFunc(triggers, func(t postgres.Trigger) bool { return t.ID == id })
 }
 
-func (a *api) replaceTrigger(c echo.Context, by access) error {
-	return a.saveTrigger(c, by, replacing)
+// ReplaceTrigger implements rest.StrictServerInterface.
+func (a *api) ReplaceTrigger(ctx context.Context, request rest.ReplaceTriggerRequestObject) (rest.ReplaceTriggerResponseObject, error) {
+	answer, err := a.saveTrigger(ctx, request.ID, request.TriggerID, replacing, request.Params.IfMatch)
+	return rest.ReplaceTrigger200JSONResponse{TriggerJSONResponse: answer}, err
 }
 
-func (a *api) patchTrigger(c echo.Context, by access) error {
-	return a.saveTrigger(c, by, patching)
+// PatchTrigger implements rest.StrictServerInterface.
+func (a *api) PatchTrigger(ctx context.Context, request rest.PatchTriggerRequestObject) (rest.PatchTriggerResponseObject, error) {
+	answer, err := a.saveTrigger(ctx, request.ID, request.TriggerID, patching, request.Params.IfMatch)
+	return rest.PatchTrigger200JSONResponse{TriggerJSONResponse: answer}, err
 }
 
-func (a *api) saveTrigger(c echo.Context, by access, p purpose) error {
-	webhookID, id, err := triggerPath(c)
-	if err != nil {
-		return err
-	}
-	body, err := readBody(c)
-	if err != nil {
-		return err
-	}
-	w, changes, err := a.store.ChangeWebhook(c.Request().Context(), by.site.ID, webhookID, func(w postgres.Webhook) (postgres.Webhook, error) {
-		at := indexOf(w.Triggers, id)
-		if at < 0 {
-			return w, errNotFound
-		}
-		raw, patch := body, json.RawMessage(nil)
+func (a *api) saveTrigger(ctx context.Context, webhookID, id string, p purpose, ifMatch *string) (rest.TriggerJSONResponse, error) {
+	by := callOf(ctx)
+	w, err := a.changeTrigger(ctx, webhookID, id, ifMatch, func(w postgres.Webhook, at int) (postgres.Webhook, error) {
+		raw, patch := by.body, json.RawMessage(nil)
 		if p == patching {
-			raw, patch = mergePatch(triggerBase(w.Triggers[at], body), body), body
+			raw, patch = mergePatch(triggerBase(w.Triggers[at], by.body), by.body), by.body
 		}
 		var problems []strict.Problem
 		d := readTrigger("", raw, patch, p, &problems)
 		d.id = id
-		settled, err := a.settle(c, by, []triggerDocument{d}, w.Triggers, problems)
+		settled, err := a.settle(ctx, by, []triggerDocument{d}, w.Triggers, problems)
 		if err != nil {
 			return w, err
 		}
@@ -209,10 +182,29 @@ func (a *api) saveTrigger(c echo.Context, by access, p purpose) error {
 		return w, nil
 	})
 	if err != nil {
-		return err
+		return rest.TriggerJSONResponse{}, err
 	}
-	a.announceChanges(webhookID, changes)
-	return c.JSON(http.StatusOK, viewTrigger(w.Triggers[indexOf(w.Triggers, id)]))
+	return answerTrigger(w.Triggers[indexOf(w.Triggers, id)]), nil
+}
+
+// changeTrigger changes a webhook, where one of its triggers is as ifMatch says.
+func (a *api) changeTrigger(ctx context.Context, webhookID, id string, ifMatch *string, change func(w postgres.Webhook, at int) (postgres.Webhook, error)) (postgres.Webhook, error) {
+	by := callOf(ctx)
+	w, changes, err := a.store.ChangeWebhook(ctx, by.site.ID, webhookID, func(w postgres.Webhook) (postgres.Webhook, error) {
+		at := indexOf(w.Triggers, id)
+		if at < 0 {
+			return w, errNotFound
+		}
+		if err := matches(ifMatch, triggerETag(w.Triggers[at])); err != nil {
+			return w, err
+		}
+		return change(w, at)
+	})
+	if err != nil {
+		return w, err
+	}
+	by.afterCommit(func() { a.announceChanges(webhookID, changes) })
+	return w, nil
 }
 
 // triggerBase is what a patch is merged into: without the name, which may be one that is made
@@ -229,32 +221,24 @@ func triggerBase(t postgres.Trigger, patch []byte) []byte {
 	return mustMarshal(base)
 }
 
-func (a *api) removeTrigger(c echo.Context, by access) error {
-	webhookID, id, err := triggerPath(c)
-	if err != nil {
-		return err
-	}
-	_, changes, err := a.store.ChangeWebhook(c.Request().Context(), by.site.ID, webhookID, func(w postgres.Webhook) (postgres.Webhook, error) {
-		at := indexOf(w.Triggers, id)
-		if at < 0 {
-			return w, errNotFound
-		}
+// RemoveTrigger implements rest.StrictServerInterface.
+func (a *api) RemoveTrigger(ctx context.Context, request rest.RemoveTriggerRequestObject) (rest.RemoveTriggerResponseObject, error) {
+	_, err := a.changeTrigger(ctx, request.ID, request.TriggerID, request.Params.IfMatch, func(w postgres.Webhook, at int) (postgres.Webhook, error) {
 		w.Triggers = slices.Delete(slices.Clone(w.Triggers), at, at+1)
 		return w, nil
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	a.announceChanges(webhookID, changes)
-	return c.NoContent(http.StatusNoContent)
+	return rest.RemoveTrigger204Response{}, nil
 }
 
 // settle makes the triggers that documents describe, in their order, where current are those of
 // the webhook now. It finds what a body alone does not show: whether the goals exist, and how
 // each differs from the trigger that it replaces. All problems found so far are reported with
 // its own.
-func (a *api) settle(c echo.Context, by access, documents []triggerDocument, current []postgres.Trigger, problems []strict.Problem) ([]postgres.Trigger, error) {
-	goals, err := a.goals(c, documents, current)
+func (a *api) settle(ctx context.Context, by *call, documents []triggerDocument, current []postgres.Trigger, problems []strict.Problem) ([]postgres.Trigger, error) {
+	goals, err := a.goals(ctx, documents, current)
 	if err != nil {
 		return nil, err
 	}
@@ -296,11 +280,11 @@ func (a *api) settle(c echo.Context, by access, documents []triggerDocument, cur
 		}
 		settled[i] = next
 	}
-	return settled, invalid(problems)
+	return settled, by.invalid(problems)
 }
 
 // goals reads Plausible's goals that documents name, and those that the replaced triggers name.
-func (a *api) goals(c echo.Context, documents []triggerDocument, current []postgres.Trigger) (map[int64]plausible.Goal, error) {
+func (a *api) goals(ctx context.Context, documents []triggerDocument, current []postgres.Trigger) (map[int64]plausible.Goal, error) {
 	var ids []int64
 	add := func(config trigger.Config) {
 		if id := goalID(config); id != 0 {
@@ -316,9 +300,9 @@ func (a *api) goals(c echo.Context, documents []triggerDocument, current []postg
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	goals, err := a.directory.Goals(c.Request().Context(), ids)
+	goals, err := a.directory.Goals(ctx, ids)
 	if err != nil {
-		return nil, plausibleAway(c, err)
+		return nil, directoryError(ctx, err)
 	}
 	return goals, nil
 }

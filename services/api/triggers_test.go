@@ -201,7 +201,7 @@ func TestFiltersAreKept(t *testing.T) {
 
 func TestTriggerTypesAreShownToEverybody(t *testing.T) {
 	w := newWorld(t)
-	status, text := call(t, "GET", w.server.URL+"/api/trigger-types", "", "")
+	status, text := request(t, "GET", w.server.URL+"/api/trigger-types", "", "")
 	require.Equal(t, 200, status)
 	var shown struct {
 		Types []struct {

@@ -1,46 +1,25 @@
 package api
 
 import (
+	"context"
 	"crypto/rand"
-	"net/http"
+	"net/url"
 	"strings"
-	"time"
-
-	"github.com/labstack/echo/v4"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/signature"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/stream"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/postgres"
+	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/rest"
 )
-
-// webhookView is a webhook as the contract shows it.
-type webhookView struct {
-	ID                 string            `json:"id"`
-	URL                string            `json:"url"`
-	Description        string            `json:"description"`
-	Enabled            bool              `json:"enabled"`
-	Status             string            `json:"status"`
-	DisabledReason     *string           `json:"disabled_reason"`
-	Headers            map[string]string `json:"headers"`
-	Format             string            `json:"format"`
-	Template           *string           `json:"template"`
-	Batch              *batchDocument    `json:"batch"`
-	RateLimitPerSecond *float64          `json:"rate_limit_per_second"`
-	TimeoutSeconds     int               `json:"timeout_seconds"`
-	Triggers           []triggerView     `json:"triggers"`
-	CreatedAt          time.Time         `json:"created_at"`
-	UpdatedAt          time.Time         `json:"updated_at"`
-	Secret             string            `json:"secret,omitempty"` // when it was created, and never again
-}
 
 // viewWebhook hides the headers' values from those who may not change them: they are often
 // credentials of the receiver.
-func viewWebhook(w postgres.Webhook, by access) webhookView {
-	v := webhookView{
-		ID: w.ID, URL: w.URL, Description: w.Description, Enabled: w.Enabled, Status: "active",
-		Headers: make(map[string]string, len(w.Headers)), Format: w.Format, TimeoutSeconds: w.TimeoutSeconds, RateLimitPerSecond: w.RateLimit,
-		Triggers: make([]triggerView, len(w.Triggers)), CreatedAt: w.CreatedAt.UTC(), UpdatedAt: w.UpdatedAt.UTC(),
+func viewWebhook(w postgres.Webhook, by access) rest.Webhook {
+	v := rest.Webhook{
+		ID: w.ID, URL: w.URL, Description: w.Description, Enabled: w.Enabled, Status: rest.WebhookStatusActive,
+		Headers: make(map[string]string, len(w.Headers)), Format: rest.Format(w.Format), TimeoutSeconds: w.TimeoutSeconds, RateLimitPerSecond: w.RateLimit,
+		Triggers: make([]rest.Trigger, len(w.Triggers)), CreatedAt: w.CreatedAt.UTC(), UpdatedAt: w.UpdatedAt.UTC(),
 	}
 	if w.Template != "" {
 		v.Template = &w.Template
@@ -48,11 +27,11 @@ func viewWebhook(w postgres.Webhook, by access) webhookView {
 	v.Batch = batchOf(w)
 	switch {
 	case !w.Enabled:
-		v.Status = "disabled"
+		v.Status = rest.WebhookStatusDisabled
 	case w.SwitchedOff:
-		v.Status, v.DisabledReason = "disabled", &w.DisabledReason
+		v.Status, v.DisabledReason = rest.WebhookStatusDisabled, &w.DisabledReason
 	case w.Failing:
-		v.Status = "failing"
+		v.Status = rest.WebhookStatusFailing
 	}
 	for name, value := range w.Headers {
 		if !by.canChange {
@@ -66,56 +45,65 @@ func viewWebhook(w postgres.Webhook, by access) webhookView {
 	return v
 }
 
-func batchOf(w postgres.Webhook) *batchDocument {
+func batchOf(w postgres.Webhook) *rest.Batch {
 	if w.BatchSize == nil {
 		return nil
 	}
-	return &batchDocument{MaxSize: *w.BatchSize, MaxWaitSeconds: *w.BatchWait}
+	return &rest.Batch{MaxSize: *w.BatchSize, MaxWaitSeconds: *w.BatchWait}
 }
 
-func (a *api) listWebhooks(c echo.Context, by access) error {
+// ListWebhooks implements rest.StrictServerInterface.
+func (a *api) ListWebhooks(ctx context.Context, request rest.ListWebhooksRequestObject) (rest.ListWebhooksResponseObject, error) {
+	by := callOf(ctx)
 	var problems []strict.Problem
-	page := readPage(c.QueryParams(), &problems)
-	if err := invalid(problems); err != nil {
-		return err
+	page := readPage(request.Params.Limit, request.Params.After, request.Params.Before, &problems)
+	if err := by.invalid(problems); err != nil {
+		return nil, err
 	}
-	webhooks, around, err := a.store.Webhooks(c.Request().Context(), by.site.ID, page)
+	webhooks, around, err := a.store.Webhooks(ctx, by.site.ID, page)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	views := make([]webhookView, len(webhooks))
+	views := make([]rest.Webhook, len(webhooks))
 	for i, w := range webhooks {
-		views[i] = viewWebhook(w, by)
+		views[i] = viewWebhook(w, by.access)
 	}
-	return c.JSON(http.StatusOK, struct {
-		Webhooks []webhookView `json:"webhooks"`
-		Meta     meta          `json:"meta"`
-	}{views, metaOf(page, around)})
+	return rest.ListWebhooks200JSONResponse{Webhooks: views, Meta: metaOf(page, around)}, nil
 }
 
-func (a *api) createWebhook(c echo.Context, by access) error {
-	raw, err := readBody(c)
+// CreateWebhook implements rest.StrictServerInterface.
+func (a *api) CreateWebhook(ctx context.Context, request rest.CreateWebhookRequestObject) (rest.CreateWebhookResponseObject, error) {
+	by := callOf(ctx)
+	d, problems := readWebhook(ctx, *request.Body, creating, postgres.Webhook{}, a.targets)
+	triggers, err := a.settle(ctx, by, d.triggers, nil, problems)
 	if err != nil {
-		return err
-	}
-	d, problems := readWebhook(c.Request().Context(), raw, creating, postgres.Webhook{}, a.targets)
-	triggers, err := a.settle(c, by, d.triggers, nil, problems)
-	if err != nil {
-		return err
+		return nil, err
 	}
 	id, secret := newID("wh_"), signature.NewSecret()
 	w := d.apply(postgres.Webhook{ID: id, SiteID: by.site.ID})
 	w.Triggers = triggers
-	w, err = a.store.CreateWebhook(c.Request().Context(), w, a.vault.Seal(secret.Reveal(), id), maxWebhooks)
+	w, err = a.store.CreateWebhook(ctx, w, a.vault.Seal(secret.Reveal(), id), maxWebhooks)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	a.announce(stream.ChangedWebhook, id)
-	a.announce(stream.ChangedTrigger, triggerIDs(w.Triggers)...)
-	view := viewWebhook(w, by)
-	view.Secret = secret.Reveal()
-	c.Response().Header().Set(echo.HeaderLocation, c.Request().URL.RawPath+"/"+id)
-	return c.JSON(http.StatusCreated, view)
+	by.made = &id
+	by.afterCommit(func() {
+		a.announce(stream.ChangedWebhook, id)
+		a.announce(stream.ChangedTrigger, triggerIDs(w.Triggers)...)
+	})
+	return rest.CreateWebhook201JSONResponse{
+		Body:    rest.CreatedWebhook{WebhookView: viewWebhook(w, by.access), Secret: secret.Reveal()},
+		Headers: rest.CreateWebhook201ResponseHeaders{Location: pathOf(request.SiteID, id), ETag: etag(w)},
+	}, nil
+}
+
+// pathOf is where a webhook of a site is found, or what is under it.
+func pathOf(siteID, webhookID string, under ...string) string {
+	path := "/api/sites/" + url.PathEscape(siteID) + "/webhooks/" + webhookID
+	for _, part := range under {
+		path += "/" + part
+	}
+	return path
 }
 
 // newID makes 128 random bits of an id.
@@ -141,62 +129,47 @@ func (d webhookDocument) apply(w postgres.Webhook) postgres.Webhook {
 	return w
 }
 
-func (a *api) showWebhook(c echo.Context, by access) error {
-	id, err := pathID(c, "id")
+// ShowWebhook implements rest.StrictServerInterface.
+func (a *api) ShowWebhook(ctx context.Context, request rest.ShowWebhookRequestObject) (rest.ShowWebhookResponseObject, error) {
+	by := callOf(ctx)
+	w, err := a.store.Webhook(ctx, by.site.ID, request.ID)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	w, err := a.store.Webhook(c.Request().Context(), by.site.ID, id)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, viewWebhook(w, by))
+	return rest.ShowWebhook200JSONResponse{WebhookJSONResponse: answerWebhook(w, by.access)}, nil
 }
 
-// pathID is an id of the path; what cannot be one is not found.
-func pathID(c echo.Context, name string) (string, error) {
-	id := param(c, name)
-	if !idPattern.MatchString(id) {
-		return "", errNotFound
-	}
-	return id, nil
+func answerWebhook(w postgres.Webhook, by access) rest.WebhookJSONResponse {
+	return rest.WebhookJSONResponse{Body: viewWebhook(w, by), Headers: rest.WebhookResponseHeaders{ETag: etag(w)}}
 }
 
-// pathIDs are those of a webhook and of something of it.
-func pathIDs(c echo.Context, name string) (webhookID, id string, err error) {
-	if webhookID, err = pathID(c, "id"); err == nil {
-		id, err = pathID(c, name)
-	}
-	return webhookID, id, err
+// ReplaceWebhook implements rest.StrictServerInterface.
+func (a *api) ReplaceWebhook(ctx context.Context, request rest.ReplaceWebhookRequestObject) (rest.ReplaceWebhookResponseObject, error) {
+	answer, err := a.saveWebhook(ctx, request.ID, replacing, request.Params.IfMatch)
+	return rest.ReplaceWebhook200JSONResponse{WebhookJSONResponse: answer}, err
 }
 
-func (a *api) replaceWebhook(c echo.Context, by access) error {
-	return a.saveWebhook(c, by, replacing)
-}
-
-func (a *api) patchWebhook(c echo.Context, by access) error {
-	return a.saveWebhook(c, by, patching)
+// PatchWebhook implements rest.StrictServerInterface.
+func (a *api) PatchWebhook(ctx context.Context, request rest.PatchWebhookRequestObject) (rest.PatchWebhookResponseObject, error) {
+	answer, err := a.saveWebhook(ctx, request.ID, patching, request.Params.IfMatch)
+	return rest.PatchWebhook200JSONResponse{WebhookJSONResponse: answer}, err
 }
 
 // saveWebhook replaces a webhook by the body, or by what the body makes of it. Without triggers
 // in the body they stay as they are.
-func (a *api) saveWebhook(c echo.Context, by access, p purpose) error {
-	id, err := pathID(c, "id")
-	if err != nil {
-		return err
-	}
-	body, err := readBody(c)
-	if err != nil {
-		return err
-	}
-	w, changes, err := a.store.ChangeWebhook(c.Request().Context(), by.site.ID, id, func(current postgres.Webhook) (postgres.Webhook, error) {
-		raw := body
-		if p == patching {
-			raw = mergePatch(webhookBase(current, body), body)
+func (a *api) saveWebhook(ctx context.Context, id string, p purpose, ifMatch *string) (rest.WebhookJSONResponse, error) {
+	by := callOf(ctx)
+	w, changes, err := a.store.ChangeWebhook(ctx, by.site.ID, id, func(current postgres.Webhook) (postgres.Webhook, error) {
+		if err := matches(ifMatch, etag(current)); err != nil {
+			return postgres.Webhook{}, err
 		}
-		d, problems := readWebhook(c.Request().Context(), raw, p, current, a.targets)
+		raw := by.body
+		if p == patching {
+			raw = mergePatch(webhookBase(current, by.body), by.body)
+		}
+		d, problems := readWebhook(ctx, raw, p, current, a.targets)
 		next := d.apply(current)
-		settled, err := a.settle(c, by, d.triggers, current.Triggers, problems)
+		settled, err := a.settle(ctx, by, d.triggers, current.Triggers, problems)
 		if err != nil {
 			return postgres.Webhook{}, err
 		}
@@ -206,10 +179,10 @@ func (a *api) saveWebhook(c echo.Context, by access, p purpose) error {
 		return next, nil
 	})
 	if err != nil {
-		return err
+		return rest.WebhookJSONResponse{}, err
 	}
-	a.announceChanges(id, changes)
-	return c.JSON(http.StatusOK, viewWebhook(w, by))
+	by.afterCommit(func() { a.announceChanges(id, changes) })
+	return answerWebhook(w, by.access), nil
 }
 
 // webhookBase is what a patch is merged into. That a webhook is enabled stands there as the
@@ -227,16 +200,17 @@ func webhookBase(w postgres.Webhook, patch []byte) []byte {
 	return mustMarshal(base)
 }
 
-func (a *api) removeWebhook(c echo.Context, by access) error {
-	id, err := pathID(c, "id")
+// RemoveWebhook implements rest.StrictServerInterface.
+func (a *api) RemoveWebhook(ctx context.Context, request rest.RemoveWebhookRequestObject) (rest.RemoveWebhookResponseObject, error) {
+	triggers, err := a.store.RemoveWebhook(ctx, callOf(ctx).site.ID, request.ID, func(current postgres.Webhook) error {
+		return matches(request.Params.IfMatch, etag(current))
+	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	triggers, err := a.store.RemoveWebhook(c.Request().Context(), by.site.ID, id)
-	if err != nil {
-		return err
-	}
-	a.announce(stream.ChangedWebhook, id)
-	a.announce(stream.ChangedTrigger, triggers...)
-	return c.NoContent(http.StatusNoContent)
+	callOf(ctx).afterCommit(func() {
+		a.announce(stream.ChangedWebhook, request.ID)
+		a.announce(stream.ChangedTrigger, triggers...)
+	})
+	return rest.RemoveWebhook204Response{}, nil
 }

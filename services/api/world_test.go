@@ -74,7 +74,12 @@ func newWorld(t *testing.T) *world {
 		log: s.Log, store: postgres.New(w.own), directory: directory, grants: newGrants(), vault: testVault(t),
 		targets: target.NewPolicy(false, target.Prefixes{netip.MustParsePrefix("10.1.0.0/16")}), nats: nc,
 	}
-	w.server = httptest.NewServer(w.api.handler(newObserver(s)))
+	stopping := make(chan struct{})
+	w.api.stopping = stopping
+	t.Cleanup(func() { close(stopping) })
+	handler, err := w.api.handler(newObserver(s))
+	require.NoError(t, err)
+	w.server = httptest.NewServer(handler)
 	t.Cleanup(w.server.Close)
 	return w
 }
@@ -161,7 +166,11 @@ func (w *world) do(key, method, path, body string, edit ...func(*http.Request)) 
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
 	require.NoError(w.t, err)
-	return answer{response.StatusCode, response.Header, strings.TrimSpace(string(text))}
+	a := answer{response.StatusCode, response.Header, strings.TrimSpace(string(text))}
+	document, err := readDocument()
+	require.NoError(w.t, err)
+	document.requireConform(w.t, r, body, a)
+	return a
 }
 
 // as is do under the demo site's webhooks, which must come back with a status.

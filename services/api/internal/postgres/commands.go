@@ -92,7 +92,7 @@ const (
 
 // Recovery reads a recovery of a webhook.
 func (s *Store) Recovery(ctx context.Context, siteID int64, webhookID, id string) (RecoveryProgress, error) {
-	rows, err := s.pool.Query(ctx, selectRecovery, siteID, webhookID, id)
+	rows, err := s.db(ctx).Query(ctx, selectRecovery, siteID, webhookID, id)
 	if err != nil {
 		return RecoveryProgress{}, wrap("read a recovery", err)
 	}
@@ -102,7 +102,7 @@ func (s *Store) Recovery(ctx context.Context, siteID int64, webhookID, id string
 
 // CancelRecovery asks the dispatchers to go no further. One that has ended stays as it is.
 func (s *Store) CancelRecovery(ctx context.Context, siteID int64, webhookID, id string) error {
-	tag, err := s.pool.Exec(ctx, cancelRecovery, siteID, webhookID, id)
+	tag, err := s.db(ctx).Exec(ctx, cancelRecovery, siteID, webhookID, id)
 	if err == nil && tag.RowsAffected() == 0 {
 		return ErrNotFound
 	}

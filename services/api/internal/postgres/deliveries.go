@@ -58,7 +58,7 @@ func (s *Store) Deliveries(ctx context.Context, siteID int64, webhookID string, 
 		return nil, Around{}, err
 	}
 	at, id, limit := page.arguments()
-	rows, err := s.pool.Query(ctx, selectDelivery+deliveryFilter+page.tail("slot", "id"),
+	rows, err := s.db(ctx).Query(ctx, selectDelivery+deliveryFilter+page.tail("slot", "id"),
 		webhookID, at, id, limit, f.Status, f.TriggerID, f.Type, f.From, f.To)
 	if err != nil {
 		return nil, Around{}, wrap("list deliveries", err)
@@ -86,7 +86,7 @@ func (s *Store) Delivery(ctx context.Context, siteID int64, webhookID, id string
 	if err := s.requireWebhook(ctx, siteID, webhookID); err != nil {
 		return Delivery{}, nil, nil, err
 	}
-	rows, err := s.pool.Query(ctx, selectDelivery+`
+	rows, err := s.db(ctx).Query(ctx, selectDelivery+`
 		AND id = (SELECT coalesce(b.batch_id, b.id) FROM deliveries b WHERE b.webhook_id = $1 AND b.id = $2 ORDER BY b.slot DESC LIMIT 1)
 		ORDER BY slot DESC LIMIT 1`, webhookID, id)
 	if err != nil {
@@ -97,10 +97,10 @@ func (s *Store) Delivery(ctx context.Context, siteID int64, webhookID, id string
 		return fail(err)
 	}
 	var payload []byte
-	if err := s.pool.QueryRow(ctx, selectPayload, d.ID, d.Slot).Scan(&payload); err != nil {
+	if err := s.db(ctx).QueryRow(ctx, selectPayload, d.ID, d.Slot).Scan(&payload); err != nil {
 		return fail(err)
 	}
-	rows, err = s.pool.Query(ctx, selectAttempts, d.ID, d.Slot)
+	rows, err = s.db(ctx).Query(ctx, selectAttempts, d.ID, d.Slot)
 	if err != nil {
 		return fail(err)
 	}

@@ -65,7 +65,7 @@ func (s *Store) RemoveKeys(ctx context.Context, siteID int64, webhookID string) 
 	if err := s.requireWebhook(ctx, siteID, webhookID); err != nil {
 		return err
 	}
-	_, err := s.pool.Exec(ctx, "DELETE FROM webhook_secrets WHERE webhook_id = $1 AND kind = $2", webhookID, KeyPair)
+	_, err := s.db(ctx).Exec(ctx, "DELETE FROM webhook_secrets WHERE webhook_id = $1 AND kind = $2", webhookID, KeyPair)
 	return wrap("remove keys", err)
 }
 
@@ -77,7 +77,7 @@ type PublicKey struct {
 
 // PublicKeys reads those of a webhook, the newest first; ErrNotFound if there are none.
 func (s *Store) PublicKeys(ctx context.Context, webhookID string) ([]PublicKey, error) {
-	rows, err := s.pool.Query(ctx, `
+	rows, err := s.db(ctx).Query(ctx, `
 		SELECT public_key, expires_at FROM webhook_secrets
 		WHERE webhook_id = $1 AND public_key IS NOT NULL AND (expires_at IS NULL OR expires_at > now()) ORDER BY id DESC`, webhookID)
 	if err != nil {

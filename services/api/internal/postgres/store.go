@@ -38,11 +38,31 @@ var (
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+type txKey struct{}
+
+// db is where a method works: in the transaction of its context, or in none.
+func (s *Store) db(ctx context.Context) querier {
+	if tx, within := ctx.Value(txKey{}).(pgx.Tx); within {
+		return tx
+	}
+	return s.pool
+}
+
+// InTx makes what is called with do's context one transaction, and commits it unless do returns an
+// error. That error is passed on as it is.
+func (s *Store) InTx(ctx context.Context, do func(ctx context.Context) error) error {
+	return s.inTx(ctx, func(tx pgx.Tx) error { return do(context.WithValue(ctx, txKey{}, tx)) })
 }
 
 // inTx commits what do did, unless it returns an error. That error is passed on as it is: it
-// may be the caller's own.
+// may be the caller's own. Within a transaction of InTx it is that which commits.
 func (s *Store) inTx(ctx context.Context, do func(tx pgx.Tx) error) error {
+	if tx, within := ctx.Value(txKey{}).(pgx.Tx); within {
+		return do(tx)
+	}
 	tx, err := s.pool.Begin(ctx)
 	if err != nil {
 		return wrap("begin", err)

@@ -58,7 +58,7 @@ func (s *Store) Triggers(ctx context.Context, siteID int64, webhookID string, pa
 		return nil, Around{}, err
 	}
 	at, id, limit := page.arguments()
-	rows, err := s.pool.Query(ctx, selectTrigger+" WHERE t.webhook_id = $1"+page.tail("t.created_at", "t.id"), webhookID, at, id, limit)
+	rows, err := s.db(ctx).Query(ctx, selectTrigger+" WHERE t.webhook_id = $1"+page.tail("t.created_at", "t.id"), webhookID, at, id, limit)
 	if err != nil {
 		return nil, Around{}, wrap("list triggers", err)
 	}
@@ -72,7 +72,7 @@ func (s *Store) Triggers(ctx context.Context, siteID int64, webhookID string, pa
 
 // Trigger reads one trigger.
 func (s *Store) Trigger(ctx context.Context, siteID int64, webhookID, id string) (Trigger, error) {
-	rows, err := s.pool.Query(ctx, selectTrigger+" WHERE t.site_id = $1 AND t.webhook_id = $2 AND t.id = $3", siteID, webhookID, id)
+	rows, err := s.db(ctx).Query(ctx, selectTrigger+" WHERE t.site_id = $1 AND t.webhook_id = $2 AND t.id = $3", siteID, webhookID, id)
 	if err != nil {
 		return Trigger{}, wrap("read trigger", err)
 	}
@@ -84,7 +84,7 @@ const findWebhook = `SELECT id FROM webhooks WHERE site_id = $1 AND id = $2`
 
 // requireWebhook tells a webhook without rows from one that the site does not have.
 func (s *Store) requireWebhook(ctx context.Context, siteID int64, id string) error {
-	return wrap("find webhook", s.pool.QueryRow(ctx, findWebhook, siteID, id).Scan(&id))
+	return wrap("find webhook", s.db(ctx).QueryRow(ctx, findWebhook, siteID, id).Scan(&id))
 }
 
 // addTriggers reads the triggers of several webhooks at once.

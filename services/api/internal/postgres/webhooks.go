@@ -47,7 +47,7 @@ const selectWebhook = `
 // Webhooks reads a page of a site's webhooks.
 func (s *Store) Webhooks(ctx context.Context, siteID int64, page Page) ([]Webhook, Around, error) {
 	at, id, limit := page.arguments()
-	rows, err := s.pool.Query(ctx, selectWebhook+page.tail("w.created_at", "w.id"), siteID, at, id, limit)
+	rows, err := s.db(ctx).Query(ctx, selectWebhook+page.tail("w.created_at", "w.id"), siteID, at, id, limit)
 	if err != nil {
 		return nil, Around{}, wrap("list webhooks", err)
 	}
@@ -56,12 +56,12 @@ func (s *Store) Webhooks(ctx context.Context, siteID int64, page Page) ([]Webhoo
 		return nil, Around{}, wrap("list webhooks", err)
 	}
 	webhooks, around := cut(page, webhooks, func(w Webhook) Position { return Position{w.CreatedAt, w.ID} })
-	return webhooks, around, addTriggers(ctx, s.pool, webhooks)
+	return webhooks, around, addTriggers(ctx, s.db(ctx), webhooks)
 }
 
 // Webhook reads one webhook.
 func (s *Store) Webhook(ctx context.Context, siteID int64, id string) (Webhook, error) {
-	return readWebhook(ctx, s.pool, siteID, id, "")
+	return readWebhook(ctx, s.db(ctx), siteID, id, "")
 }
 
 func readWebhook(ctx context.Context, db querier, siteID int64, id, locked string) (Webhook, error) {
@@ -183,13 +183,16 @@ func orZero[N int | float64](n *N) N {
 
 const deleteWebhook = `DELETE FROM webhooks WHERE site_id = $1 AND id = $2`
 
-// RemoveWebhook deletes a webhook with its secrets and triggers, whose ids it returns. Its
-// deliveries stay: the dispatcher cancels those that wait.
-func (s *Store) RemoveWebhook(ctx context.Context, siteID int64, id string) ([]string, error) {
+// RemoveWebhook deletes a webhook with its secrets and triggers, whose ids it returns, unless check refuses.
+// Its deliveries stay: the dispatcher cancels those that wait.
+func (s *Store) RemoveWebhook(ctx context.Context, siteID int64, id string, check func(Webhook) error) ([]string, error) {
 	var triggers []string
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
 		w, err := readWebhook(ctx, tx, siteID, id, " FOR UPDATE OF w")
 		if err != nil {
+			return err
+		}
+		if err := check(w); err != nil {
 			return err
 		}
 		for _, t := range w.Triggers {
