@@ -37,7 +37,7 @@ DO $$ BEGIN
   END IF;
 END $$;
 
--- Of API keys the hash, their user and team. Of e-mail notifications what the import makes
+-- Of API keys the hash, the beginning that Plausible shows, their user and team. Of e-mail notifications what the import makes
 -- triggers of; the addresses are counted. The release may lack columns, or the table.
 DO $$
 DECLARE
@@ -46,7 +46,7 @@ BEGIN
   FOR existing IN
     SELECT wanted.name, string_agg(quote_ident(a.attname), ', ') AS columns
     FROM (VALUES
-      ('api_keys', ARRAY['user_id', 'team_id', 'key_hash']),
+      ('api_keys', ARRAY['user_id', 'team_id', 'key_hash', 'key_prefix']),
       ('spike_notifications', ARRAY['site_id', 'type', 'threshold', 'recipients'])
     ) AS wanted (name, columns)
     JOIN pg_attribute a ON a.attrelid = to_regclass('public.' || wanted.name) AND a.attname = ANY (wanted.columns)

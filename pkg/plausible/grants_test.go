@@ -50,7 +50,7 @@ func runGrants(t *testing.T, admin *pgxpool.Pool) {
 // everything calls each method once; none may fail.
 func everything(t *testing.T, directory *Directory, key, domain string) {
 	t.Helper()
-	site, _, err := directory.Access(t.Context(), key, domain)
+	site, _, err := access(t, directory, key, domain)
 	require.NoError(t, err)
 	_, err = directory.AnySite(t.Context(), domain)
 	require.NoError(t, err)
@@ -92,7 +92,7 @@ func TestTheGrantsAreEnoughAndNoMore(t *testing.T) {
 		         ELSE has_table_privilege('plausible_webhooks', oid, 'INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
 		           OR has_any_column_privilege('plausible_webhooks', oid, 'INSERT, UPDATE, REFERENCES') END),
 		       (SELECT array_to_string(rolconfig, ', ') FROM pg_roles WHERE rolname = 'plausible_webhooks')`).Scan(&readable, &writable, &readOnly))
-	require.Equal(t, "api_keys: key_hash, team_id, user_id; goals: *; guest_memberships: *; schema_migrations: *; sites: *; "+
+	require.Equal(t, "api_keys: key_hash, key_prefix, team_id, user_id; goals: *; guest_memberships: *; schema_migrations: *; sites: *; "+
 		"spike_notifications: recipients, site_id, threshold, type; team_memberships: *", readable)
 	require.Empty(t, writable)
 	require.Contains(t, readOnly, "default_transaction_read_only=on")
@@ -156,7 +156,7 @@ func TestTheGrantsFollowAnUpgrade(t *testing.T) {
 	runGrants(t, admin)
 	directory, err = Open(t.Context(), pool, secret)
 	require.NoError(t, err)
-	_, role, err := directory.Access(t.Context(), "owner", "old.example.com")
+	_, role, err := access(t, directory, "owner", "old.example.com")
 	require.NoError(t, err)
 	require.Equal(t, Role("viewer"), role)
 	everything(t, directory, "owner", "old.example.com")

@@ -47,6 +47,13 @@ func current(t *testing.T) (*pgxpool.Pool, *Directory, demo.Demo) {
 	return pool, directory, seeded
 }
 
+// access is what a key may do with a site, taken apart.
+func access(t *testing.T, directory *Directory, key, site string) (Site, Role, error) {
+	t.Helper()
+	granted, err := directory.Access(t.Context(), key, site)
+	return granted.Site, granted.Role, err
+}
+
 func addKey(t *testing.T, pool *pgxpool.Pool, raw, email, team string) {
 	t.Helper()
 	column, value := "", ""
@@ -91,7 +98,7 @@ func teams(t *testing.T) (*pgxpool.Pool, *Directory, demo.Demo) {
 }
 
 func TestAccessByTeams(t *testing.T) {
-	_, directory, d := teams(t)
+	pool, directory, d := teams(t)
 	for _, c := range []struct {
 		who, key, site string
 		role           Role
@@ -125,31 +132,37 @@ func TestAccessByTeams(t *testing.T) {
 		{"a pattern", d.OwnerKey, "demo.example.%", "", ErrNoSite},
 		{"SQL", d.OwnerKey, "' OR true --", "", ErrNoSite},
 	} {
-		site, role, err := directory.Access(t.Context(), c.key, c.site)
+		site, role, err := access(t, directory, c.key, c.site)
 		require.Equal(t, []any{c.role, c.err}, []any{role, err}, c.who)
 		require.Equal(t, err == nil, site.ID != 0, c.who)
 	}
-	site, _, err := directory.Access(t.Context(), d.OwnerKey, d.Domain)
+	site, _, err := access(t, directory, d.OwnerKey, d.Domain)
 	require.NoError(t, err)
 	require.Equal(t, []any{d.SiteID, d.Domain, "Europe/Tallinn"}, []any{site.ID, site.Domain, site.Timezone})
 	require.WithinDuration(t, time.Now().AddDate(-1, 0, 0), site.StatsAt, 48*time.Hour)
+
+	granted, err := directory.Access(t.Context(), d.EditorKey, d.Domain)
+	require.NoError(t, err)
+	var userID int64
+	require.NoError(t, pool.QueryRow(t.Context(), "SELECT user_id FROM api_keys WHERE key_hash = $1", HashKey(secret, d.EditorKey)).Scan(&userID))
+	require.Equal(t, []any{userID, d.EditorKey[:6]}, []any{granted.UserID, granted.KeyPrefix})
 }
 
 func TestAFormerDomainWorksWhilePlausibleAcceptsIt(t *testing.T) {
 	pool, directory, d := current(t)
 	exec(t, pool, `UPDATE sites SET domain = 'new.example.com', domain_changed_from = 'demo.example.com', domain_changed_at = now() WHERE domain = 'demo.example.com'`)
 	for _, name := range []string{"new.example.com", "demo.example.com"} {
-		site, _, err := directory.Access(t.Context(), d.OwnerKey, name)
+		site, _, err := access(t, directory, d.OwnerKey, name)
 		require.NoError(t, err, name)
 		require.Equal(t, []any{d.SiteID, "new.example.com"}, []any{site.ID, site.Domain})
 	}
 	// The name's new bearer goes first.
 	exec(t, pool, `INSERT INTO sites (id, domain, timezone, team_id, inserted_at, updated_at) SELECT 900, 'demo.example.com', 'Etc/UTC', team_id, now(), now() FROM sites WHERE domain = 'new.example.com'`)
-	site, _, err := directory.Access(t.Context(), d.OwnerKey, "demo.example.com")
+	site, _, err := access(t, directory, d.OwnerKey, "demo.example.com")
 	require.NoError(t, err)
 	require.Equal(t, int64(900), site.ID)
 	exec(t, pool, `DELETE FROM sites WHERE id = 900`, `UPDATE sites SET domain_changed_from = NULL`)
-	_, _, err = directory.Access(t.Context(), d.OwnerKey, "demo.example.com")
+	_, _, err = access(t, directory, d.OwnerKey, "demo.example.com")
 	require.ErrorIs(t, err, ErrNoSite)
 }
 
@@ -210,15 +223,15 @@ func TestVersion2IsReadToo(t *testing.T) {
 	require.NoError(t, err)
 	for key, want := range map[string]Role{"owner": "owner", "admin": "admin", "viewer": "viewer"} {
 		for _, name := range []string{"old.example.com", "1"} {
-			site, role, err := directory.Access(t.Context(), key, name)
+			site, role, err := access(t, directory, key, name)
 			require.NoError(t, err)
 			require.Equal(t, want, role)
 			require.Equal(t, Site{ID: 1, Domain: "old.example.com", Timezone: "Europe/Tallinn"}, site)
 		}
 	}
-	_, _, err = directory.Access(t.Context(), "nobody", "old.example.com")
+	_, _, err = access(t, directory, "nobody", "old.example.com")
 	require.ErrorIs(t, err, ErrNoSite)
-	_, _, err = directory.Access(t.Context(), "unknown", "old.example.com")
+	_, _, err = access(t, directory, "unknown", "old.example.com")
 	require.ErrorIs(t, err, ErrUnknownKey)
 	goals, err := directory.Goals(t.Context(), []int64{1, 2})
 	require.NoError(t, err)

@@ -30,7 +30,7 @@ var (
 	always = []table{
 		{"sites", []string{"id", "domain", "timezone", "native_stats_start_at", "domain_changed_from"}},
 		{"goals", []string{"id", "site_id", "event_name", "page_path"}},
-		{"api_keys", []string{"user_id", "key_hash"}},
+		{"api_keys", []string{"user_id", "key_hash", "key_prefix"}},
 		{"schema_migrations", []string{"version"}},
 	}
 	byMemberships = []table{

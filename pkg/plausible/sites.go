@@ -41,6 +41,13 @@ type SiteRole struct {
 	Role Role
 }
 
+// Grant is what a key may do with a site, and whose it is.
+type Grant struct {
+	SiteRole
+	UserID    int64
+	KeyPrefix string // the key's beginning, which Plausible shows its users too
+}
+
 // The refusals of Access, AnySite and SitesOf.
 var (
 	ErrUnknownKey = errors.New("the API key is unknown")
@@ -81,38 +88,38 @@ const sitesByMemberships = `
 // The key's scopes are not asked. Plausible issues two, stats:read:* and sites:provision:*, and
 // takes every key to hold stats:read:* and sites:read:* besides: so every key may look. Who may
 // change is told by the role, for Community Edition issues stats:read:* alone, to owners too.
-func (d *Directory) sitesOf(ctx context.Context, rawKey string) (query string, arguments []any, err error) {
+func (d *Directory) sitesOf(ctx context.Context, rawKey string) (whose Grant, query string, arguments []any, err error) {
 	team := "NULL::bigint"
 	if d.features.teams {
 		team = "team_id"
 	}
-	var userID int64
 	var teamID *int64
-	err = d.pool.QueryRow(ctx, "SELECT user_id, "+team+" FROM api_keys WHERE key_hash = $1", HashKey(d.keySalt, rawKey)).Scan(&userID, &teamID)
+	err = d.pool.QueryRow(ctx, "SELECT user_id, "+team+", key_prefix FROM api_keys WHERE key_hash = $1", HashKey(d.keySalt, rawKey)).
+		Scan(&whose.UserID, &teamID, &whose.KeyPrefix)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return "", nil, ErrUnknownKey
+		return whose, "", nil, ErrUnknownKey
 	case err != nil:
-		return "", nil, fmt.Errorf("look up the key: %w", err)
-	case slices.Contains(d.superAdmins, userID):
-		return everySite, nil, nil
+		return whose, "", nil, fmt.Errorf("look up the key: %w", err)
+	case slices.Contains(d.superAdmins, whose.UserID):
+		return whose, everySite, nil, nil
 	case d.features.teams:
-		return sitesByTeams, []any{userID, teamID}, nil
+		return whose, sitesByTeams, []any{whose.UserID, teamID}, nil
 	default:
-		return sitesByMemberships, []any{userID}, nil
+		return whose, sitesByMemberships, []any{whose.UserID}, nil
 	}
 }
 
 // Access finds what a raw API key may do with a site, which is named by its domain, by its
 // former domain while Plausible still accepts that, or by its id. The errors are ErrUnknownKey
 // and ErrNoSite, and those of the database.
-func (d *Directory) Access(ctx context.Context, rawKey, site string) (Site, Role, error) {
-	query, arguments, err := d.sitesOf(ctx, rawKey)
+func (d *Directory) Access(ctx context.Context, rawKey, site string) (Grant, error) {
+	granted, query, arguments, err := d.sitesOf(ctx, rawKey)
 	if err != nil {
-		return Site{}, "", err
+		return Grant{}, err
 	}
-	found, err := d.named(ctx, query, arguments, site)
-	return found.Site, found.Role, err
+	granted.SiteRole, err = d.named(ctx, query, arguments, site)
+	return granted, err
 }
 
 // AnySite finds a site by the names of Access, for the operator, who needs no key. The errors
@@ -126,7 +133,7 @@ func (d *Directory) AnySite(ctx context.Context, site string) (Site, error) {
 // page's positions are domains. The errors are ErrUnknownKey and ErrNoPosition, and those of the
 // database.
 func (d *Directory) SitesOf(ctx context.Context, rawKey string, page Page[string]) ([]SiteRole, Around[string], error) {
-	query, arguments, err := d.sitesOf(ctx, rawKey)
+	_, query, arguments, err := d.sitesOf(ctx, rawKey)
 	if err != nil {
 		return nil, Around[string]{}, err
 	}

@@ -29,14 +29,14 @@ func TestSitesOfByTeams(t *testing.T) {
 		for _, s := range sites {
 			got = append(got, s.Domain+" "+string(s.Role))
 			// What is listed is what Access gives, with all that belongs to it.
-			site, role, err := directory.Access(t.Context(), key, s.Domain)
+			site, role, err := access(t, directory, key, s.Domain)
 			require.NoError(t, err)
 			require.Equal(t, s, SiteRole{Site: site, Role: role})
 		}
 		require.Equal(t, want, got)
 		for _, domain := range []string{d.Domain, d.OtherDomain, "second.example.com"} {
 			if !slices.ContainsFunc(want, func(s string) bool { return strings.HasPrefix(s, domain) }) {
-				_, _, err := directory.Access(t.Context(), key, domain)
+				_, _, err := access(t, directory, key, domain)
 				require.ErrorIs(t, err, ErrNoSite)
 			}
 		}
@@ -129,7 +129,7 @@ func walk[T, P any](t *testing.T, want []T, list func(Page[P]) ([]T, Around[P]))
 func TestWhatWasTakenAwayEndsAtOnce(t *testing.T) {
 	pool, directory, d := current(t)
 	role := func(key string) (Role, error) {
-		_, role, err := directory.Access(t.Context(), key, d.Domain)
+		_, role, err := access(t, directory, key, d.Domain)
 		return role, err
 	}
 	listed := func(key string) int {
@@ -166,7 +166,7 @@ func TestScopesNarrowNothing(t *testing.T) {
 	for _, scopes := range []string{"{stats:read:*}", "{sites:provision:*}", "{}"} {
 		exec(t, pool, `UPDATE api_keys SET scopes = '`+scopes+`'`)
 		for key, want := range map[string]Role{d.OwnerKey: "owner", d.EditorKey: "editor", d.ViewerKey: "viewer"} {
-			_, role, err := directory.Access(t.Context(), key, d.Domain)
+			_, role, err := access(t, directory, key, d.Domain)
 			require.NoError(t, err)
 			require.Equal(t, want, role, scopes)
 		}
@@ -180,11 +180,11 @@ func TestSuperAdminsMayChangeEverySite(t *testing.T) {
 	directory, err := Open(t.Context(), pool, secret, SuperAdmins(999999, viewer))
 	require.NoError(t, err)
 	for _, site := range []string{d.Domain, d.OtherDomain, fmt.Sprint(d.OtherSiteID)} {
-		_, role, err := directory.Access(t.Context(), d.ViewerKey, site)
+		_, role, err := access(t, directory, d.ViewerKey, site)
 		require.NoError(t, err)
 		require.Equal(t, SuperAdmin, role)
 	}
-	_, _, err = directory.Access(t.Context(), d.ViewerKey, "nothing.example.com")
+	_, _, err = access(t, directory, d.ViewerKey, "nothing.example.com")
 	require.ErrorIs(t, err, ErrNoSite)
 	sites, around, err := directory.SitesOf(t.Context(), d.ViewerKey, Page[string]{Limit: 2})
 	require.NoError(t, err)
@@ -193,18 +193,18 @@ func TestSuperAdminsMayChangeEverySite(t *testing.T) {
 	require.Equal(t, Around[string]{After: &d.OtherDomain}, around)
 
 	// The others are what they were.
-	_, role, err := directory.Access(t.Context(), d.EditorKey, d.Domain)
+	_, role, err := access(t, directory, d.EditorKey, d.Domain)
 	require.NoError(t, err)
 	require.Equal(t, Role("editor"), role)
-	_, _, err = directory.Access(t.Context(), d.OwnerKey, d.OtherDomain)
+	_, _, err = access(t, directory, d.OwnerKey, d.OtherDomain)
 	require.ErrorIs(t, err, ErrNoSite)
 	exec(t, pool, fmt.Sprintf(`DELETE FROM api_keys WHERE user_id = %d`, viewer))
-	_, _, err = directory.Access(t.Context(), d.ViewerKey, d.Domain)
+	_, _, err = access(t, directory, d.ViewerKey, d.Domain)
 	require.ErrorIs(t, err, ErrUnknownKey)
 
 	old, err := Open(t.Context(), v2(t), secret, SuperAdmins(3))
 	require.NoError(t, err)
-	_, role, err = old.Access(t.Context(), "viewer", "another.example.com")
+	_, role, err = access(t, old, "viewer", "another.example.com")
 	require.NoError(t, err)
 	require.Equal(t, SuperAdmin, role)
 }

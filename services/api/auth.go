@@ -80,14 +80,14 @@ func (a *api) grant(ctx context.Context, call *call, site string) (access, error
 	if found {
 		return granted, nil
 	}
-	granted = access{canChange: true}
 	var err error
 	if a.isOperator(call.key) {
+		granted.canChange = true
 		granted.site, err = a.directory.AnySite(ctx, site)
 	} else {
-		var role plausible.Role
-		granted.site, role, err = a.directory.Access(ctx, call.key, site)
-		granted.canChange = role.CanChange()
+		var of plausible.Grant
+		of, err = a.directory.Access(ctx, call.key, site)
+		granted = access{site: of.Site, canChange: of.Role.CanChange(), userID: &of.UserID, keyPrefix: of.KeyPrefix}
 	}
 	if err != nil {
 		return access{}, directoryError(ctx, err)
