@@ -161,6 +161,9 @@ func readCondition(o *strict.Object) triggerDocument {
 	if d.typ == "" {
 		found = []strict.Problem{{Field: "type", Message: "is required"}}
 	}
+	if len(config) > 0 && config[0] != '{' { // of no type, or of an unknown one, nothing looks at it
+		found = append(found, strict.Problem{Field: "config", Message: "must be an object"})
+	}
 	if len(found) == 0 {
 		d.config = parsed
 	}

@@ -19,7 +19,7 @@ func (a *api) handler(o *observer) (http.Handler, error) {
 	e := echo.New()
 	e.HTTPErrorHandler = answerError
 	e.Binder = bodies{}
-	e.Pre(normalizePath, headAsGet)
+	e.Pre(normalizePath)
 	e.Use(o.observe, recoverPanic)
 	if len(a.origins) > 0 {
 		e.Use(middleware.CORSWithConfig(middleware.CORSConfig{
@@ -43,7 +43,7 @@ func (a *api) handler(o *observer) (http.Handler, error) {
 	}
 	rest.RegisterHandlersWithOptions(e, rest.NewStrictHandler(a, nil), rest.RegisterHandlersOptions{OperationMiddlewares: before})
 	routeDocs(e)
-	return e, nil
+	return headAsGet(e), nil
 }
 
 // normalizePath makes the router see the path as it was sent. A site's domain may hold an
@@ -61,13 +61,12 @@ func normalizePath(next echo.HandlerFunc) echo.HandlerFunc {
 }
 
 // headAsGet lets HEAD go where GET goes. The server knows which it was, and sends no body.
-func headAsGet(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		if r := c.Request(); r.Method == http.MethodHead {
-			get := r.WithContext(r.Context())
-			get.Method = http.MethodGet
-			c.SetRequest(get)
+func headAsGet(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodHead {
+			r = r.WithContext(r.Context())
+			r.Method = http.MethodGet
 		}
-		return next(c)
-	}
+		next.ServeHTTP(w, r)
+	})
 }
