@@ -86,6 +86,8 @@ func teams(t *testing.T) (*pgxpool.Pool, *Directory, demo.Demo) {
 		`INSERT INTO users (email, name, inserted_at, updated_at) VALUES ('guest@example.com', 'g', now(), now())`,
 		`INSERT INTO team_memberships (id, team_id, user_id, role, inserted_at, updated_at) SELECT 900, s.team_id, u.id, 'guest', now(), now() FROM sites s, users u WHERE s.id = 900 AND u.email = 'guest@example.com'`,
 		`INSERT INTO guest_memberships (team_membership_id, site_id, role, inserted_at, updated_at) VALUES (900, 900, 'viewer', now(), now())`,
+		// The viewer was a guest who edited before they joined the team.
+		`INSERT INTO guest_memberships (team_membership_id, site_id, role, inserted_at, updated_at) SELECT m.id, 900, 'editor', now(), now() FROM team_memberships m JOIN users u ON u.id = m.user_id WHERE u.email = 'viewer@example.com'`,
 		`INSERT INTO team_memberships (team_id, user_id, role, inserted_at, updated_at) SELECT s.team_id, u.id, 'viewer', now(), now() FROM sites s, users u WHERE s.domain = 'other.example.org' AND u.email = 'owner@example.com'`,
 		// Stale since v3, and not to be read.
 		`INSERT INTO site_memberships (site_id, user_id, role, inserted_at, updated_at) SELECT s.id, u.id, 'owner', now(), now() FROM sites s, users u WHERE u.email = 'viewer@example.com'`,
@@ -111,6 +113,7 @@ func TestAccessByTeams(t *testing.T) {
 		{"owner, with a key of before teams", "legacy", d.Domain, "owner", nil},
 		{"owner, with a key of before teams, the other team", "legacy", d.OtherDomain, "viewer", nil},
 		{"viewer", d.ViewerKey, d.Domain, "viewer", nil},
+		{"viewer, second site", d.ViewerKey, "second.example.com", "viewer", nil},
 		{"viewer, other team", d.ViewerKey, d.OtherDomain, "", ErrNoSite},
 		{"guest editor", d.EditorKey, d.Domain, "editor", nil},
 		{"guest editor, second site", d.EditorKey, "second.example.com", "", ErrNoSite},

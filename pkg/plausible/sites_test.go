@@ -31,7 +31,7 @@ func TestSitesOfByTeams(t *testing.T) {
 			// What is listed is what Access gives, with all that belongs to it.
 			site, role, err := access(t, directory, key, s.Domain)
 			require.NoError(t, err)
-			require.Equal(t, s, SiteRole{Site: site, Role: role})
+			require.Equal(t, SiteRole{Site: site, Role: role}, s)
 		}
 		require.Equal(t, want, got)
 		for _, domain := range []string{d.Domain, d.OtherDomain, "second.example.com"} {
