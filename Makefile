@@ -101,7 +101,7 @@ endif
 
 .PHONY: generate
 generate: toolchain $(GENERATOR) ## make the api's routes and types of services/api/openapi.yaml
-	@for package in rest client; do (cd services/api/internal/$$package && $(GENERATOR) -config config.yaml ../../openapi.yaml) || exit 1; done
+	@for package in rest client; do (cd services/api/internal/$$package && $(GENERATOR) -config config.yaml -o $$package.gen.go ../../openapi.yaml) || exit 1; done
 
 $(GENERATOR):
 	@echo "Building oapi-codegen $(GENERATOR_VERSION) (once) …"

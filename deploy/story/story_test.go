@@ -2,6 +2,7 @@ package story
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"sync/atomic"
 	"testing"
@@ -151,6 +152,62 @@ func TestEvaluatorKilledBetweenCommitAndPublish(t *testing.T) {
 	done := s.deliveries(webhook, "delivered", 2)
 	assert.Equal(t, []string{id, first.ID}, []string{done[0].ID, done[1].ID})
 	assert.Len(t, s.receiver.messages(), 2, "each once")
+}
+
+// A trigger that was deleted fires no more, from the moment at which the api has answered: what the
+// evaluator keeps of it is dropped by the announcement, not by the next reload.
+func TestADeletedTriggerFiresNoMore(t *testing.T) {
+	s := newStage(t)
+	webhook := s.webhook()
+	s.convert(1)
+	s.deliveries(webhook, "delivered", 1)
+	var shown struct{ Triggers []struct{ ID string } }
+	s.call(http.MethodGet, "/"+webhook, "", http.StatusOK, &shown)
+	s.call(http.MethodDelete, "/"+webhook+"/triggers/"+shown.Triggers[0].ID, "", http.StatusNoContent, nil)
+	// The other one shows that the slots go on, and that they saw the conversion.
+	s.call(http.MethodPost, "/"+webhook+"/triggers", fmt.Sprintf(`{"type": "goal_achieved", "name": "Another", "config": {"goal": {"goal_id": %d}}}`, s.demo.Goals.Signup), http.StatusCreated, nil)
+	s.await("the other trigger's first slot", func() bool {
+		return s.number("SELECT count(*) FROM trigger_states WHERE trigger_id <> '"+shown.Triggers[0].ID+"'") > 0
+	})
+	s.convert(2)
+	s.deliveries(webhook, "delivered", 2)
+	assert.Equal(t, 1, s.number("SELECT count(*) FROM firings WHERE trigger_id = '"+shown.Triggers[0].ID+"'"), "it fired once, before")
+	assert.Len(t, s.receiver.messages(), 2)
+}
+
+// The api asks a running evaluator what an unsaved trigger would have done, and what a saved one did.
+func TestATriggerIsPreviewedAndExplained(t *testing.T) {
+	s := newStage(t)
+	webhook := s.webhook()
+	s.convert(1)
+	s.deliveries(webhook, "delivered", 1)
+	var preview struct {
+		Count   int
+		Firings []struct{ Explanation string }
+		Points  []any
+	}
+	body := fmt.Sprintf(`{"type": "goal_achieved", "config": {"goal": {"goal_id": %d}, "mode": "threshold", "threshold": 1}, "from": %q}`,
+		s.demo.Goals.Signup, time.Now().Add(-time.Hour).UTC().Format(time.RFC3339))
+	s.await("the conversion's slot to be closed", func() bool {
+		s.call(http.MethodPost, "/api/sites/"+s.demo.Domain+"/triggers/preview", body, http.StatusOK, &preview)
+		return preview.Count > 0
+	})
+	assert.Equal(t, 1, preview.Count)
+	assert.NotEmpty(t, preview.Points)
+	assert.Contains(t, preview.Firings[0].Explanation, "conversion")
+
+	var shown struct{ Triggers []struct{ ID string } }
+	s.call(http.MethodGet, "/"+webhook, "", http.StatusOK, &shown)
+	var explained struct {
+		State struct{ Explanation string }
+		Runs  []struct{ Status string }
+	}
+	s.await("the results of its slots", func() bool {
+		s.call(http.MethodGet, "/"+webhook+"/triggers/"+shown.Triggers[0].ID+"/explanation", "", http.StatusOK, &explained)
+		return len(explained.Runs) > 0
+	})
+	assert.NotEmpty(t, explained.State.Explanation)
+	s.call(http.MethodPost, "/api/sites/"+s.demo.Domain+"/triggers/preview", `{"type": "visitor_spike", "config": {"threshold": 0}}`, http.StatusUnprocessableEntity, nil)
 }
 
 func TestNATSRestarts(t *testing.T) {

@@ -191,9 +191,6 @@ func consists(s string, most int, allowed func(byte) bool) bool {
 	return s != "" && len(s) <= most
 }
 
-// FiringsOf are the subjects of a site's firings.
-func FiringsOf(siteID int64) string { return "firing." + strconv.FormatInt(siteID, 10) + ".>" }
-
 // Encode makes the message of a firing.
 func Encode(f trigger.Firing) *nats.Msg {
 	m := nats.NewMsg("firing." + strconv.FormatInt(f.SiteID, 10) + "." + string(f.TriggerType))

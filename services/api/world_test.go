@@ -143,14 +143,17 @@ func (a answer) id(t *testing.T) string {
 	return id
 }
 
-// do sends a request to a path under /api/sites/; edit changes it before.
+// do sends a request to a path under /api/sites/, or to a whole one; edit changes it before.
 func (w *world) do(key, method, path, body string, edit ...func(*http.Request)) answer {
 	w.t.Helper()
 	var content io.Reader
 	if body != "" {
 		content = strings.NewReader(body)
 	}
-	r, err := http.NewRequestWithContext(w.t.Context(), method, w.server.URL+"/api/sites/"+path, content)
+	if !strings.HasPrefix(path, "/api/") {
+		path = "/api/sites/" + path
+	}
+	r, err := http.NewRequestWithContext(w.t.Context(), method, w.server.URL+path, content)
 	require.NoError(w.t, err)
 	if key != "" {
 		r.Header.Set("Authorization", "Bearer "+key)

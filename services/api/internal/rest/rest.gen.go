@@ -169,9 +169,9 @@ func (e WebhookStatus) Valid() bool {
 
 // Attempt defines model for Attempt.
 type Attempt struct {
-	DurationMs float64 `json:"duration_ms"`
 	Error      *string `json:"error"`
 	Number     int     `json:"number"`
+	DurationMs float64 `json:"duration_ms"`
 
 	// RequestHeaders Without secrets.
 	RequestHeaders json.RawMessage `json:"request_headers"`
@@ -206,20 +206,20 @@ type BatchInput struct {
 // Change defines model for Change.
 type Change struct {
 	At time.Time `json:"at"`
+	ID string    `json:"id"`
+
+	// Operation An operation of this document.
+	Operation string `json:"operation"`
 
 	// Fields What the body named; no values.
 	Fields []string `json:"fields"`
-	ID     string   `json:"id"`
 
 	// KeyPrefix What Plausible shows of the key.
 	KeyPrefix *string `json:"key_prefix"`
 
 	// ObjectID The trigger, delivery or recovery, where it was one of the webhook's.
-	ObjectID *string `json:"object_id"`
-
-	// Operation An operation of this document.
-	Operation string `json:"operation"`
-	RequestID string `json:"request_id"`
+	ObjectID  *string `json:"object_id"`
+	RequestID string  `json:"request_id"`
 
 	// UserID The user in Plausible; null: the operator's token.
 	UserID    *int64  `json:"user_id"`
@@ -255,20 +255,19 @@ type DeliveryStatus string
 
 // DeliveryView defines model for DeliveryView.
 type DeliveryView struct {
-	Attempts   int        `json:"attempts"`
-	CreatedAt  time.Time  `json:"created_at"`
-	FinishedAt *time.Time `json:"finished_at"`
-	FiringIds  []string   `json:"firing_ids"`
-
 	// ID The message's `webhook-id`.
-	ID        string  `json:"id"`
-	LastError *string `json:"last_error"`
+	ID         string         `json:"id"`
+	Type       string         `json:"type"`
+	Status     DeliveryStatus `json:"status"`
+	Attempts   int            `json:"attempts"`
+	CreatedAt  time.Time      `json:"created_at"`
+	FinishedAt *time.Time     `json:"finished_at"`
+	FiringIds  []string       `json:"firing_ids"`
+	LastError  *string        `json:"last_error"`
 
 	// NextAttemptAt null while it waits: it is held until its webhook can take it.
-	NextAttemptAt *time.Time     `json:"next_attempt_at"`
-	Status        DeliveryStatus `json:"status"`
-	TriggerID     *string        `json:"trigger_id"`
-	Type          string         `json:"type"`
+	NextAttemptAt *time.Time `json:"next_attempt_at"`
+	TriggerID     *string    `json:"trigger_id"`
 }
 
 // Explanation defines model for Explanation.
@@ -285,10 +284,10 @@ type FormatInput string
 
 // Goal defines model for Goal.
 type Goal struct {
-	CustomProps map[string]string `json:"custom_props"`
-	DisplayName string            `json:"display_name"`
-	EventName   *string           `json:"event_name"`
 	ID          int64             `json:"id"`
+	DisplayName string            `json:"display_name"`
+	CustomProps map[string]string `json:"custom_props"`
+	EventName   *string           `json:"event_name"`
 
 	// PagePath May have `*` wildcards.
 	PagePath *string `json:"page_path"`
@@ -318,6 +317,8 @@ type ImportedNotifications struct {
 
 // MessagePreview defines model for MessagePreview.
 type MessagePreview struct {
+	Type string `json:"type"`
+
 	// Body What would be sent.
 	Body    json.RawMessage   `json:"body"`
 	Headers map[string]string `json:"headers"`
@@ -327,7 +328,6 @@ type MessagePreview struct {
 
 	// Secret Made for this answer: with it the signature can be verified.
 	Secret string `json:"secret"`
-	Type   string `json:"type"`
 }
 
 // MessagePreviewRequest defines model for MessagePreviewRequest.
@@ -360,15 +360,15 @@ type Recover = json.RawMessage
 
 // Recovery defines model for Recovery.
 type Recovery struct {
-	CreatedAt     time.Time     `json:"created_at"`
-	Done          int64         `json:"done"`
 	Error         *string       `json:"error"`
-	FinishedAt    *time.Time    `json:"finished_at"`
 	ID            string        `json:"id"`
-	RatePerSecond *float64      `json:"rate_per_second"`
-	Since         time.Time     `json:"since"`
 	State         RecoveryState `json:"state"`
 	Status        string        `json:"status"`
+	CreatedAt     time.Time     `json:"created_at"`
+	Done          int64         `json:"done"`
+	FinishedAt    *time.Time    `json:"finished_at"`
+	RatePerSecond *float64      `json:"rate_per_second"`
+	Since         time.Time     `json:"since"`
 
 	// Total null: not counted yet, or too many to be.
 	Total *int64    `json:"total"`
@@ -403,8 +403,8 @@ type RotatedSecretKind string
 
 // Site defines model for Site.
 type Site struct {
-	Domain string `json:"domain"`
 	ID     int64  `json:"id"`
+	Domain string `json:"domain"`
 
 	// Role What the key's user is for the site in Plausible: owner, admin, editor, viewer, billing or super_admin; operator for the operator's token.
 	Role string `json:"role"`
@@ -421,19 +421,19 @@ type SiteList struct {
 
 // Trigger defines model for Trigger.
 type Trigger struct {
+	ID string `json:"id"`
+
+	// Type A TriggerType, or one of a newer version than the api's.
+	Type            trigger.Type `json:"type"`
+	Name            string       `json:"name"`
+	State           TriggerState `json:"state"`
+	Enabled         bool         `json:"enabled"`
 	Config          any          `json:"config"`
 	CooldownSeconds int          `json:"cooldown_seconds"`
 	CreatedAt       time.Time    `json:"created_at"`
-	Enabled         bool         `json:"enabled"`
 	Filters         any          `json:"filters"`
-	ID              string       `json:"id"`
-	Name            string       `json:"name"`
 	NotifyResolved  bool         `json:"notify_resolved"`
-	State           TriggerState `json:"state"`
-
-	// Type A TriggerType, or one of a newer version than the api's.
-	Type      trigger.Type `json:"type"`
-	UpdatedAt time.Time    `json:"updated_at"`
+	UpdatedAt       time.Time    `json:"updated_at"`
 }
 
 // TriggerCreate defines model for TriggerCreate.
@@ -441,24 +441,25 @@ type TriggerCreate = json.RawMessage
 
 // TriggerFields defines model for TriggerFields.
 type TriggerFields struct {
+	Type *TriggerType `json:"type,omitempty"`
+
+	// Name Default one that says what it waits for.
+	Name *string `json:"name,omitempty"`
+
+	// Enabled Default true.
+	Enabled *bool `json:"enabled,omitempty"`
+
 	// Config What the type needs: see `GET /api/trigger-types` for its JSON Schema and its defaults.
 	Config *ConfigInput `json:"config,omitempty"`
 
 	// CooldownSeconds How long it is silent after it has fired; default 0.
 	CooldownSeconds *int `json:"cooldown_seconds,omitempty"`
 
-	// Enabled Default true.
-	Enabled *bool `json:"enabled,omitempty"`
-
 	// Filters Conditions that all must hold, in the grammar of Plausible's Stats API v2: `["is", "visit:country", ["EE"]]`.
 	Filters *FiltersInput `json:"filters,omitempty"`
 
-	// Name Default one that says what it waits for.
-	Name *string `json:"name,omitempty"`
-
 	// NotifyResolved Whether the end of an episode is sent too; default false.
-	NotifyResolved *bool        `json:"notify_resolved,omitempty"`
-	Type           *TriggerType `json:"type,omitempty"`
+	NotifyResolved *bool `json:"notify_resolved,omitempty"`
 }
 
 // TriggerList defines model for TriggerList.
@@ -481,14 +482,15 @@ type TriggerReplace = json.RawMessage
 
 // TriggerState defines model for TriggerState.
 type TriggerState struct {
+	Status TriggerStatus `json:"status"`
+
 	// Explanation Why it has, or has not, fired.
-	Explanation     string        `json:"explanation"`
-	LastEvaluatedAt *time.Time    `json:"last_evaluated_at"`
-	LastFiredAt     *time.Time    `json:"last_fired_at"`
-	Since           time.Time     `json:"since"`
-	Status          TriggerStatus `json:"status"`
-	Threshold       *float64      `json:"threshold"`
-	Value           *float64      `json:"value"`
+	Explanation     string     `json:"explanation"`
+	LastEvaluatedAt *time.Time `json:"last_evaluated_at"`
+	LastFiredAt     *time.Time `json:"last_fired_at"`
+	Since           time.Time  `json:"since"`
+	Threshold       *float64   `json:"threshold"`
+	Value           *float64   `json:"value"`
 }
 
 // TriggerStatus defines model for TriggerStatus.
@@ -513,12 +515,15 @@ type WebhookCreate = json.RawMessage
 
 // WebhookFields defines model for WebhookFields.
 type WebhookFields struct {
-	// Batch Messages that go together; null: each by itself.
-	Batch       *BatchInput `json:"batch,omitempty"`
-	Description *string     `json:"description,omitempty"`
+	// URL Where messages are sent: https, a public address, no credentials in it.
+	URL         *string `json:"url,omitempty"`
+	Description *string `json:"description,omitempty"`
 
 	// Enabled Default true. While it is false, what fires waits, and is sent when it is true again.
 	Enabled *bool `json:"enabled,omitempty"`
+
+	// Batch Messages that go together; null: each by itself.
+	Batch *BatchInput `json:"batch,omitempty"`
 
 	// Format How the message is written; default standard.
 	Format             *FormatInput `json:"format,omitempty"`
@@ -529,9 +534,6 @@ type WebhookFields struct {
 
 	// TimeoutSeconds How long the receiver may take; default 15.
 	TimeoutSeconds *int `json:"timeout_seconds,omitempty"`
-
-	// URL Where messages are sent: https, a public address, no credentials in it.
-	URL *string `json:"url,omitempty"`
 }
 
 // WebhookList defines model for WebhookList.
@@ -551,25 +553,25 @@ type WebhookStatus string
 
 // WebhookView defines model for WebhookView.
 type WebhookView struct {
-	Batch       *Batch    `json:"batch"`
-	CreatedAt   time.Time `json:"created_at"`
-	Description string    `json:"description"`
+	ID          string        `json:"id"`
+	URL         string        `json:"url"`
+	Status      WebhookStatus `json:"status"`
+	Description string        `json:"description"`
+	Enabled     bool          `json:"enabled"`
+	Batch       *Batch        `json:"batch"`
+	CreatedAt   time.Time     `json:"created_at"`
 
 	// DisabledReason Why the dispatcher disabled it.
 	DisabledReason *string `json:"disabled_reason"`
-	Enabled        bool    `json:"enabled"`
 	Format         Format  `json:"format"`
 
 	// Headers Their values are *** for those who may only look.
 	Headers            map[string]string `json:"headers"`
-	ID                 string            `json:"id"`
 	RateLimitPerSecond *float64          `json:"rate_limit_per_second"`
-	Status             WebhookStatus     `json:"status"`
 	Template           *string           `json:"template"`
 	TimeoutSeconds     int               `json:"timeout_seconds"`
 	Triggers           []Trigger         `json:"triggers"`
 	UpdatedAt          time.Time         `json:"updated_at"`
-	URL                string            `json:"url"`
 }
 
 // After defines model for After.
