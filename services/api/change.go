@@ -33,30 +33,28 @@ func (a *api) inOneTransaction(next echo.HandlerFunc) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		sent := response.Writer
-		held := &heldAnswer{header: http.Header{}}
-		response.Writer = held
-		err = a.store.InTx(r.Context(), func(ctx context.Context) error {
-			if once != nil {
-				known, err := a.replay(ctx, *once, held)
-				if known || err != nil {
+		requestID := response.Header().Get(echo.HeaderXRequestID)
+		held, err := hold(c, func(held *heldAnswer) error {
+			return a.store.InTx(r.Context(), func(ctx context.Context) error {
+				if once != nil {
+					known, err := a.replay(ctx, *once, held)
+					if known || err != nil {
+						return err
+					}
+				}
+				c.SetRequest(r.WithContext(ctx))
+				if err := next(c); err != nil {
 					return err
 				}
-			}
-			c.SetRequest(r.WithContext(ctx))
-			if err := next(c); err != nil {
-				return err
-			}
-			if err := a.store.Record(ctx, changeOf(c, call, sent.Header().Get(echo.HeaderXRequestID))); err != nil {
-				return err
-			}
-			if once == nil {
-				return nil
-			}
-			return a.store.KeepAnswer(ctx, postgres.Once(*once), a.vault.Seal(string(mustMarshal(held.answer())), once.owner()))
+				if err := a.store.Record(ctx, changeOf(c, call, requestID)); err != nil {
+					return err
+				}
+				if once == nil {
+					return nil
+				}
+				return a.store.KeepAnswer(ctx, postgres.Once(*once), a.vault.Seal(string(mustMarshal(held.answer())), once.owner()))
+			})
 		})
-		response.Writer, response.Committed, response.Size, response.Status = sent, false, 0, http.StatusOK
-		c.SetRequest(r)
 		if err != nil {
 			return err
 		}
@@ -70,6 +68,18 @@ func (a *api) inOneTransaction(next echo.HandlerFunc) echo.HandlerFunc {
 		_, err = response.Write(held.body.Bytes())
 		return err
 	}
+}
+
+// hold keeps back what is answered while do works. Whatever comes of it, a panic too, the response is then as it was.
+func hold(c echo.Context, do func(*heldAnswer) error) (*heldAnswer, error) {
+	request, response := c.Request(), c.Response()
+	sent, held := response.Writer, &heldAnswer{header: http.Header{}}
+	response.Writer = held
+	defer func() {
+		response.Writer, response.Committed, response.Size, response.Status = sent, false, 0, http.StatusOK
+		c.SetRequest(request)
+	}()
+	return held, do(held)
 }
 
 // heldAnswer is an answer that is not sent yet.

@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/vault"
 )
 
 // once sends a request with an Idempotency-Key.
@@ -121,6 +123,15 @@ func TestACrashBeforeTheCommitLeavesNothing(t *testing.T) {
 	require.Empty(t, w.announced())
 	w.exec(w.own, `DROP TRIGGER fail ON answers`)
 	require.Equal(t, 201, w.once(w.demo.OwnerKey, "k", "", `{"url": "https://example.com"}`).status)
+}
+
+// A fault of ours in the midst of a change is answered as any, and leaves nothing.
+func TestAPanicWithinAChangeIsAnswered(t *testing.T) {
+	w := newWorld(t)
+	w.api.vault = vault.Vault{} // no state of production: any fault of ours will do
+	a := w.once(w.demo.OwnerKey, "k", "", `{"url": "https://example.com"}`)
+	require.Equal(t, `{"error":"internal error (request `+a.header.Get("X-Request-Id")+`)"}`, a.text)
+	require.Equal(t, []int{500, 0, 0, 0}, []int{a.status, w.count("webhooks"), w.count("audit"), w.count("answers")})
 }
 
 func TestLostUpdatesAreRefused(t *testing.T) {
