@@ -58,6 +58,11 @@ func (v Vault) Seal(secret, owner string) []byte {
 	return first.aead.Seal(append([]byte(nil), first.id[:]...), nil, []byte(secret), []byte(owner))
 }
 
+// Current tells whether the first key sealed it, so that the others are not needed for it.
+func (v Vault) Current(sealed []byte) bool {
+	return len(sealed) >= keyIDSize && v.keys[0].id == [keyIDSize]byte(sealed[:keyIDSize])
+}
+
 // Open decrypts what Seal made for the same owner.
 func (v Vault) Open(sealed []byte, owner string) (string, error) {
 	if len(sealed) < keyIDSize {

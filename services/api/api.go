@@ -136,6 +136,9 @@ func Run(ctx context.Context, c Config, s *daemon.Service) error {
 		}
 		return nil
 	})
+	if err := a.sealAnew(ctx); err != nil {
+		return err
+	}
 	handler, err := a.handler(newObserver(s))
 	if err != nil {
 		return err

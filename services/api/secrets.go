@@ -84,3 +84,23 @@ func (a *api) ListPublicKeys(ctx context.Context, request rest.ListPublicKeysReq
 		Headers: rest.ListPublicKeys200ResponseHeaders{CacheControl: "public, max-age=300"},
 	}, nil
 }
+
+// sealAnew seals with the first of SECRETS_KEY what an older one of them sealed, so that the older can be
+// taken away. It is done at each start; usually there is nothing to do.
+func (a *api) sealAnew(ctx context.Context) error {
+	stored, err := a.store.Reseal(ctx, func(webhookID string, sealed []byte) []byte {
+		if a.vault.Current(sealed) {
+			return nil
+		}
+		secret, err := a.vault.Open(sealed, webhookID)
+		if err != nil {
+			a.log.Warn("a webhook's secret cannot be read: its messages cannot be signed until it is rotated, or its key is in SECRETS_KEY again", "webhook_id", webhookID, "error", err.Error())
+			return nil
+		}
+		return a.vault.Seal(secret, webhookID)
+	})
+	if stored > 0 {
+		a.log.Info("secrets were sealed with the first of SECRETS_KEY", "secrets", stored)
+	}
+	return err
+}

@@ -1,14 +1,18 @@
 package api
 
 import (
+	"encoding/base64"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/signature"
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/vault"
 )
 
 // opened are the texts of what signs a webhook's messages now, the newest first.
@@ -97,4 +101,35 @@ func TestKeysThatAnybodyMayKnow(t *testing.T) {
 	assert.Len(t, w.opened(id), 1)
 	assert.NotContains(t, w.log.String(), "whsk_")
 	w.as(w.demo.ViewerKey, 403, "DELETE", "/"+id+"/secret/v1a", "")
+}
+
+func TestAKeyOfTheVaultIsExchanged(t *testing.T) {
+	w := newWorld(t)
+	id := w.owner(201, "POST", "", `{"url": "https://example.com"}`).id(t)
+	w.owner(200, "POST", "/"+id+"/secret/rotate", `{"kind": "v1a"}`)
+	lost := w.owner(201, "POST", "", `{"url": "https://example.com"}`).id(t)
+	w.exec(w.own, "UPDATE webhook_secrets SET sealed = 'of a lost key' WHERE webhook_id = $1", lost)
+	old := w.api.vault
+	first := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("n", 32)))
+	both := first + "," + base64.StdEncoding.EncodeToString(make([]byte, 32))
+	require.NoError(t, w.api.vault.UnmarshalText([]byte(both)))
+	for range 2 {
+		require.NoError(t, w.api.sealAnew(t.Context()))
+	}
+	require.Equal(t, 1, strings.Count(w.log.String(), `"secrets":2`), "once, and then there is nothing to do")
+	require.Contains(t, w.log.String(), `"webhook_id":"`+lost+`"`)
+
+	var alone vault.Vault
+	require.NoError(t, alone.UnmarshalText([]byte(first)))
+	rows, err := w.own.Query(t.Context(), "SELECT sealed FROM webhook_secrets WHERE webhook_id = $1", id)
+	require.NoError(t, err)
+	sealed, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+	require.NoError(t, err)
+	require.Len(t, sealed, 2)
+	for _, s := range sealed {
+		_, err := alone.Open(s, id)
+		require.NoError(t, err)
+		_, err = old.Open(s, id)
+		require.Error(t, err)
+	}
 }

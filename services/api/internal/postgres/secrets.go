@@ -89,3 +89,41 @@ func (s *Store) PublicKeys(ctx context.Context, webhookID string) ([]PublicKey, 
 	}
 	return keys, wrap("read public keys", err)
 }
+
+// sealedAtOnce is how many secrets are read at a time.
+const sealedAtOnce = 500
+
+// Reseal gives each secret to reseal, and stores what it returns instead, unless that is nil or the secret has
+// changed meanwhile. It returns how many were stored.
+func (s *Store) Reseal(ctx context.Context, reseal func(webhookID string, sealed []byte) []byte) (stored int64, err error) {
+	type row struct {
+		ID        int64
+		WebhookID string
+		Sealed    []byte
+	}
+	for last := int64(0); ; {
+		rows, err := s.db(ctx).Query(ctx, "SELECT id, webhook_id, sealed FROM webhook_secrets WHERE id > $1 ORDER BY id LIMIT $2", last, sealedAtOnce)
+		if err != nil {
+			return stored, wrap("read secrets", err)
+		}
+		secrets, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
+		if err != nil {
+			return stored, wrap("read secrets", err)
+		}
+		for _, old := range secrets {
+			next := reseal(old.WebhookID, old.Sealed)
+			if next == nil {
+				continue
+			}
+			tag, err := s.db(ctx).Exec(ctx, "UPDATE webhook_secrets SET sealed = $3 WHERE id = $1 AND sealed = $2", old.ID, old.Sealed, next)
+			if err != nil {
+				return stored, wrap("seal a secret anew", err)
+			}
+			stored += tag.RowsAffected()
+		}
+		if len(secrets) < sealedAtOnce {
+			return stored, nil
+		}
+		last = secrets[len(secrets)-1].ID
+	}
+}
