@@ -287,7 +287,7 @@ func (st *stack) greet(rest client, webhookID string) {
 		"",
 		st.out.paint(green, "✔") + " " + st.out.paint(bold, "Plausible Webhooks is up") + fmt.Sprintf(" after %.1f s. Ctrl-C stops it.", time.Since(st.began).Seconds()),
 		"",
-		"  API        " + st.api.url(),
+		"  API        " + st.api.url() + "  (to read and to try: " + st.api.url() + "/api/docs)",
 		"  demo site  " + st.demo.Domain,
 		"  demo key   " + st.demo.OwnerKey,
 		"  receiver   " + st.receiver.url() + "  (verifies what arrives and prints it below)",
