@@ -54,7 +54,7 @@ type HealthFact struct {
 	FailingSince   time.Time
 	LastError      string
 	DisabledReason string
-	Payload        []byte // of the webhook's newest delivery; nil: there is none
+	Payload        []byte // of its newest delivery that waits, or else is dead, or was delivered; nil: there is none
 }
 
 const (
@@ -72,7 +72,9 @@ WITH facts AS (
     WHERE ` + isDisabled + `
 )
 SELECT f.webhook_id, f.site_id, f.kind, f.at, now(), coalesce(f.failing_since, f.at), f.last_error, f.disabled_reason,
-       (SELECT d.payload FROM deliveries d WHERE d.webhook_id = f.webhook_id ORDER BY d.slot DESC, d.id DESC LIMIT 1)
+       coalesce((SELECT d.payload FROM deliveries d WHERE d.webhook_id = f.webhook_id AND d.finished_at IS NULL ORDER BY d.slot DESC, d.id DESC LIMIT 1),
+                (SELECT d.payload FROM deliveries d WHERE d.webhook_id = f.webhook_id AND d.status = 'dead' ORDER BY d.slot DESC, d.id DESC LIMIT 1),
+                (SELECT d.payload FROM deliveries d WHERE d.webhook_id = f.webhook_id AND d.status = 'delivered' ORDER BY d.slot DESC, d.id DESC LIMIT 1))
 FROM facts f
 WHERE NOT EXISTS (SELECT FROM webhook_events e WHERE e.webhook_id = f.webhook_id AND e.kind = f.kind AND e.at = f.at)
 ORDER BY f.at, f.webhook_id
