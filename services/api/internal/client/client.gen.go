@@ -1484,6 +1484,8 @@ type ClientInterface interface {
 
 	// ListDeliveries List what was sent, or waits to be
 	//
+	// With several of `status`, `trigger_id` and `type` a page may be short, or empty, although the list goes on; `meta.after` tells.
+	//
 	// Corresponds with GET /api/sites/{site_id}/webhooks/{id}/deliveries (the `ListDeliveries` operationId).
 	ListDeliveries(ctx context.Context, siteID SiteID, id WebhookID, params *ListDeliveriesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
@@ -2024,6 +2026,8 @@ func (c *Client) ReplaceWebhook(ctx context.Context, siteID SiteID, id WebhookID
 }
 
 // ListDeliveries List what was sent, or waits to be
+//
+// With several of `status`, `trigger_id` and `type` a page may be short, or empty, although the list goes on; `meta.after` tells.
 //
 // Corresponds with GET /api/sites/{site_id}/webhooks/{id}/deliveries (the `ListDeliveries` operationId).
 func (c *Client) ListDeliveries(ctx context.Context, siteID SiteID, id WebhookID, params *ListDeliveriesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4653,6 +4657,8 @@ type ClientWithResponsesInterface interface {
 
 	// ListDeliveriesWithResponse List what was sent, or waits to be
 	//
+	// With several of `status`, `trigger_id` and `type` a page may be short, or empty, although the list goes on; `meta.after` tells.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/sites/{site_id}/webhooks/{id}/deliveries (the `ListDeliveries` operationId).
@@ -6471,6 +6477,8 @@ func (c *ClientWithResponses) ReplaceWebhookWithResponse(ctx context.Context, si
 }
 
 // ListDeliveriesWithResponse List what was sent, or waits to be
+//
+// With several of `status`, `trigger_id` and `type` a page may be short, or empty, although the list goes on; `meta.after` tells.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -38,9 +38,7 @@ func (s *Store) Record(ctx context.Context, c Change) error {
 	batch := &pgx.Batch{}
 	batch.Queue(forgetChanges, keepChanges)
 	batch.Queue(insertChange, c.ID, c.SiteID, c.Operation, c.WebhookID, c.ObjectID, c.Fields, c.UserID, c.KeyPrefix, c.RequestID)
-	return s.InTx(ctx, func(ctx context.Context) error {
-		return wrap("record a change", ctx.Value(txKey{}).(pgx.Tx).SendBatch(ctx, batch).Close())
-	})
+	return wrap("record a change", s.db(ctx).SendBatch(ctx, batch).Close())
 }
 
 // Changes reads a page of what was changed of a site.
