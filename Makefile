@@ -172,6 +172,7 @@ build: toolchain ## build the programs, static, into bin/
 	@mkdir -p bin
 	@for service in $(SERVICES); do CGO_ENABLED=0 go build -trimpath -o bin/$$service ./services/$$service/cmd/$$service || exit 1; done
 	@for program in migrate local replay; do CGO_ENABLED=0 go build -trimpath -o bin/$$program ./deploy/$$program || exit 1; done
+	@CGO_ENABLED=0 go build -trimpath -o bin/pwh ./services/api/cmd/pwh
 
 .PHONY: migrate
 migrate: toolchain ## apply the migrations to DATABASE_URL
