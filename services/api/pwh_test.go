@@ -218,7 +218,7 @@ wh_xxxxxxxxxxxxxxxxxxxxxxxxxx  active  2         https://example.com/hook
 	assert.Contains(t, notes, id+" is deleted.\n")
 	w.owner(404, "GET", "/"+id, "")
 	w.pwh(0, "delete", w.owner(201, "POST", "", `{"url": "https://example.com"}`).id(t), "--yes")
-	assert.Equal(t, 0, len(w.owner(200, "GET", "", "").json(t, "webhooks").([]any)))
+	assert.Empty(t, w.owner(200, "GET", "", "").json(t, "webhooks"))
 }
 
 func TestPwhCreatesFromAFile(t *testing.T) {
@@ -387,7 +387,7 @@ func TestPwhAsksAgain(t *testing.T) {
 
 	patient := w.obstacle(func(_ int, _ *http.Request, to http.ResponseWriter) bool {
 		to.Header().Set("Retry-After", "3600")
-		to.WriteHeader(429)
+		to.WriteHeader(http.StatusTooManyRequests)
 		_, _ = io.WriteString(to, `{"error": "Too many requests: wait for 3600 seconds."}`)
 		return true
 	})
@@ -623,6 +623,7 @@ func TestPwhTailsDeliveries(t *testing.T) {
 		w.exec(w.own, `UPDATE deliveries SET status = $2, attempts = $3, last_error = CASE WHEN $2 = 'waiting' THEN 'answered 500' ELSE '' END, finished_at = CASE WHEN $2 <> 'waiting' THEN now() END WHERE id = $1`, delivery, status, attempts)
 	}
 	store("msg_before", "10 s", "waiting", 0)
+	store("msg_ancient", "5 h", "waiting", 0)
 	human, machine := w.program(), w.program()
 	stop, ended := human.started("tail", id, "--every=100ms")
 	stopMachine, endedMachine := machine.started("tail", id, "--every=100ms", "--json")
@@ -660,10 +661,12 @@ func TestPwhTailsDeliveries(t *testing.T) {
 	seen("msg_with")
 	w.exec(w.own, "UPDATE deliveries SET slot = slot - interval '3 hours' WHERE id = 'msg_old'")
 	change("msg_old", "dead", 3)
+	change("msg_ancient", "delivered", 2)
 	w.exec(w.own, "UPDATE deliveries SET status = 'batched', batch_id = 'msg_batch', finished_at = now() WHERE id = 'msg_with'")
 	store("msg_batch", "1 s", "delivered", 1)
 	seen("msg_batch")
 	await(t, func() bool { return strings.Count(human.out.String(), "msg_old ") == 2 })
+	seen("msg_ancient")
 	store("msg_last", "30 s", "delivered", 1)
 	seen("msg_last")
 	stop()
@@ -677,7 +680,7 @@ func TestPwhTailsDeliveries(t *testing.T) {
 	for n := range 250 {
 		assert.Equal(t, 1, strings.Count(out, fmt.Sprintf("msg_%03d ", n)))
 	}
-	for delivery, times := range map[string]int{"msg_late": 1, "msg_with": 1, "msg_batch": 1, "msg_last": 1, "dead       msg_old": 1} {
+	for delivery, times := range map[string]int{"msg_late": 1, "msg_with": 1, "msg_batch": 1, "msg_last": 1, "dead       msg_old": 1, "msg_ancient": 1} {
 		assert.Equal(t, times, strings.Count(out, delivery+" "), delivery)
 	}
 	out, _ = endedMachine(0)
@@ -837,6 +840,17 @@ func TestPwhForwardsMessages(t *testing.T) {
 	assert.Regexp(t, `^\d\d:\d\d:\d\d  msg_3 .* 500 in `, lines[3])
 	assert.Regexp(t, `^\d\d:\d\d:\d\d  msg_4 .* no answer in `, lines[4])
 	assert.Regexp(t, `^  dial tcp 127\.0\.0\.1:\d+: connect: connection refused$`, lines[5])
+}
+
+func TestPwhForwardsElsewhereIfAllowed(t *testing.T) {
+	w := newWorld(t)
+	for _, arguments := range [][]string{{"--forward=http://8.8.8.8/hook", "--allow-remote"}, {"--forward=http://10.1.2.3/hook"}, {"--forward=https://[fd00::1]/hook"}, {"--forward=http://localhost:3000"}} {
+		p := w.program()
+		stop, ended := p.started(append([]string{"listen"}, arguments...)...)
+		await(t, func() bool { return strings.Contains(p.notes.String(), "Listening: ") })
+		stop()
+		ended(0)
+	}
 }
 
 func TestPwhMakesASecretAndComesBack(t *testing.T) {

@@ -54,7 +54,7 @@ func (c *listenCommand) Run(ctx context.Context, s *session) error {
 	for {
 		connected, err := f.listen(ctx, api, site)
 		switch {
-		case ctx.Err() != nil || s.out.err != nil:
+		case ctx.Err() != nil || s.out.failed():
 			return nil
 		case refusedWith(err, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound):
 			return err

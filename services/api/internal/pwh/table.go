@@ -26,6 +26,9 @@ func (o *output) printf(format string, arguments ...any) {
 	}
 }
 
+// failed tells whether nobody takes what is written.
+func (o *output) failed() bool { return o.err != nil }
+
 // clean makes one line of a text that comes from elsewhere, and takes away what a terminal would obey.
 func clean(text string) string {
 	return strings.Map(func(r rune) rune {
@@ -64,9 +67,9 @@ func (t *table) note(text string) {
 }
 
 // print prints it, or a sentence if it has no rows.
-func (t *table) print(to *output, none string) {
+func (t *table) print(to *output, otherwise string) {
 	if len(t.rows) == 1 {
-		to.printf("%s\n", none)
+		to.printf("%s\n", otherwise)
 		return
 	}
 	columns := len(t.rows[0].cells)

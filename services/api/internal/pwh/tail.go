@@ -17,12 +17,15 @@ import (
 const (
 	// tailWindow is more than the hour that the first message of a batch may wait.
 	tailWindow = 2 * time.Hour
-	// wholeEvery is after how many looks the whole window is read. The others end with a page without news.
-	wholeEvery = 30
-	// followed is how many that wait are asked for one by one, once they are older than the window.
-	followed = 20
 	// tailPage is the most that the api gives at once.
 	tailPage = 100
+	// wholeEvery is after how many looks the whole window is read, and what waits since before it. The
+	// others end with a page without news.
+	wholeEvery = 30
+	// waitingPages bounds what is read of the latter: a webhook that is off may have held ever so many.
+	waitingPages = 10
+	// followed is how many that waited and are not listed any more are asked for at a whole look.
+	followed = 20
 )
 
 type tailCommand struct {
@@ -40,20 +43,10 @@ func (c *tailCommand) Run(ctx context.Context, s *session) error {
 	}
 	t := &tail{session: s, api: api, site: site, webhook: c.Webhook, known: map[string]progress{}}
 	for look := 0; ; look++ {
-		news, err := t.look(ctx, look%wholeEvery == 0)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil && (look == 0 || refusedWith(err, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound)):
+		if err := t.tell(ctx, look); err != nil && ctx.Err() == nil {
 			return err
-		case err != nil:
-			s.say("%s: it goes on when that is over.", strings.TrimSuffix(err.Error(), "."))
-		case look == 0:
-			s.say("Watching the deliveries of %s until Ctrl-C.", c.Webhook)
-		default:
-			t.print(news)
 		}
-		if s.out.err != nil || !pause(ctx, c.Every) {
+		if s.out.failed() || !pause(ctx, c.Every) {
 			return nil
 		}
 	}
@@ -77,55 +70,88 @@ type tail struct {
 	known         map[string]progress // what was printed, or was there before
 }
 
+// tell prints what one look finds. What was there at the first one is known already; an api that cannot
+// answer for a while is waited for.
+func (t *tail) tell(ctx context.Context, look int) error {
+	news, err := t.look(ctx, look%wholeEvery == 0)
+	switch {
+	case err != nil && (look == 0 || ctx.Err() != nil || refusedWith(err, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound)):
+		return err
+	case err != nil:
+		t.session.say("%s: it goes on when that is over.", strings.TrimSuffix(err.Error(), "."))
+	case look == 0:
+		t.session.say("Watching the deliveries of %s until Ctrl-C.", t.webhook)
+	default:
+		t.print(news)
+	}
+	return nil
+}
+
 // look returns what is new or has changed, the oldest first. A look that fails has told nothing, so the
 // next one finds the same.
 func (t *tail) look(ctx context.Context, whole bool) ([]heardDelivery, error) {
-	var news []heardDelivery
-	listed := map[string]bool{}
-	params := &client.ListDeliveriesParams{Limit: new(tailPage), From: new(time.Now().Add(-tailWindow))}
-	for more := true; more; {
+	found := &finding{listed: map[string]bool{}}
+	window := &client.ListDeliveriesParams{Limit: new(tailPage), From: new(time.Now().Add(-tailWindow))}
+	if err := t.collect(ctx, window, found, func(_, fresh int) bool { return whole || fresh > 0 }); err != nil {
+		return nil, err
+	}
+	if whole {
+		waiting := &client.ListDeliveriesParams{Limit: new(tailPage), Status: new(client.DeliveryStatusWaiting)}
+		if err := t.collect(ctx, waiting, found, func(pages, _ int) bool { return pages < waitingPages }); err != nil {
+			return nil, err
+		}
+		if err := t.collectGone(ctx, found); err != nil {
+			return nil, err
+		}
+	}
+	slices.Reverse(found.news)
+	for _, d := range found.news {
+		t.known[d.ID] = progressOfDelivery(d)
+	}
+	return found.news, nil
+}
+
+// finding is what a look has come upon.
+type finding struct {
+	news   []heardDelivery // the newest first, as they are listed
+	listed map[string]bool
+}
+
+// collect reads the pages of a list as long as it is to go on.
+func (t *tail) collect(ctx context.Context, params *client.ListDeliveriesParams, found *finding, goOn func(pages, fresh int) bool) error {
+	for pages := 1; ; pages++ {
 		page, err := read[struct {
 			Deliveries []json.RawMessage `json:"deliveries"`
 			Meta       client.Meta       `json:"meta"`
 		}](t.api.ListDeliveries(ctx, t.site, t.webhook, params))
 		if err != nil {
-			return nil, err
+			return err
 		}
 		fresh := 0
 		for _, raw := range page.value.Deliveries {
 			d := heardDelivery{raw: raw}
 			if err := json.Unmarshal(raw, &d.DeliveryView); err != nil {
-				return nil, err
+				return err
 			}
-			if t.known[d.ID] != progressOfDelivery(d) && !listed[d.ID] {
-				news = append(news, d)
+			if t.known[d.ID] != progressOfDelivery(d) && !found.listed[d.ID] {
+				found.news = append(found.news, d)
 				fresh++
 			}
-			listed[d.ID] = true
+			found.listed[d.ID] = true
 		}
 		params.After = page.value.Meta.After
-		more = params.After != nil && (whole || fresh > 0)
-	}
-	slices.Reverse(news)
-	if whole {
-		older, err := t.lookAtOlder(ctx, listed)
-		if err != nil {
-			return nil, err
+		if params.After == nil || !goOn(pages, fresh) {
+			return nil
 		}
-		news = append(older, news...)
 	}
-	for _, d := range news {
-		t.known[d.ID] = progressOfDelivery(d)
-	}
-	return news, nil
 }
 
-// lookAtOlder asks for those that wait, but have left the window, and forgets the rest.
-func (t *tail) lookAtOlder(ctx context.Context, listed map[string]bool) (news []heardDelivery, _ error) {
+// collectGone asks for what waited and is in neither list any more, and forgets the rest that is in neither.
+func (t *tail) collectGone(ctx context.Context, found *finding) error {
 	asked := 0
 	for id, before := range t.known {
 		switch {
-		case listed[id]:
+		case found.listed[id]:
 			continue
 		case before.status != client.DeliveryStatusWaiting:
 			delete(t.known, id)
@@ -136,17 +162,17 @@ func (t *tail) lookAtOlder(ctx context.Context, listed map[string]bool) (news []
 		asked++
 		d, err := read[client.DeliveryView](t.api.ShowDelivery(ctx, t.site, t.webhook, id))
 		if err != nil && !refusedWith(err, http.StatusNotFound) {
-			return nil, err
+			return err
 		}
 		if err != nil || d.value.ID != id { // it went with others: the batch is listed itself
 			delete(t.known, id)
 			continue
 		}
 		if heard := (heardDelivery{d.value, d.raw}); progressOfDelivery(heard) != before {
-			news = append(news, heard)
+			found.news = append(found.news, heard)
 		}
 	}
-	return news, nil
+	return nil
 }
 
 func progressOfDelivery(d heardDelivery) progress { return progress{d.Status, d.Attempts} }

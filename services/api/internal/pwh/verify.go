@@ -6,6 +6,7 @@ import (
 	"crypto/hmac"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -40,9 +41,9 @@ func (c *verifyCommand) Run(ctx context.Context, s *session) error {
 			return err
 		}
 	}
-	for name, value := range map[string]string{signature.HeaderID: c.ID, signature.HeaderTimestamp: c.Timestamp, signature.HeaderSignature: c.Signature} {
-		if value == "" {
-			return usage("the header %s is missing: give it as a flag or in --headers", name)
+	for _, header := range [][2]string{{signature.HeaderID, c.ID}, {signature.HeaderTimestamp, c.Timestamp}, {signature.HeaderSignature, c.Signature}} {
+		if header[1] == "" {
+			return usage("the header %s is missing: give it as a flag or in --headers", header[0])
 		}
 	}
 	unix, err := strconv.ParseInt(c.Timestamp, 10, 64)
@@ -70,7 +71,7 @@ func (c *verifyCommand) Run(ctx context.Context, s *session) error {
 		s.machine(line)
 	}
 	if problem != "" {
-		return fmt.Errorf("%s", problem)
+		return errors.New(problem)
 	}
 	if !s.JSON {
 		s.out.printf("The signature of %s is right; it was made at %s.\n", clean(c.ID), s.at(at))
