@@ -147,7 +147,7 @@ window_seconds  1800     integer from 60 to 86400
 		table(t, out)
 	}
 	out, _ = w.pwh(0, "types", "goal_achieved")
-	assert.Regexp(t, `(?m)^goal +required +object$`, out)
+	assert.Regexp(t, `(?m)^FIELD .*\ngoal +required +object$`, out, "in the order of a form")
 	assert.Regexp(t, `(?m)^goal\.event_name +– +string$`, out)
 	_, notes = w.pwh(2, "types", "visitors")
 	assert.Equal(t, "pwh: there is no trigger type \"visitors\": pwh types lists them.\n", notes)
@@ -207,7 +207,7 @@ wh_xxxxxxxxxxxxxxxxxxxxxxxxxx  active  2         https://example.com/hook
 	assert.Len(t, w.opened(id), 2)
 	assert.Equal(t, "Keep it now: it is never shown again. The old one signs beside it until 2026-11-26 00:00:00.\n", steady(notes))
 	out, _ = w.pwh(0, "rotate", id, "--kind=v1a")
-	assert.Regexp(t, `^Public key   whpk_\S+\nFound at     \S+/public-keys/`+id+`\n$`, out)
+	assert.Regexp(t, `^Public key   whpk_\S+\nFound at     `+w.server.URL+`/api/public-keys/`+id+`\n$`, out)
 
 	_, notes = w.pwh(2, "delete", id)
 	assert.Equal(t, "Delete "+id+" with its triggers, and cancel what waits? [y/N] \npwh: nothing was deleted: answer y, or give --yes.\n", notes)

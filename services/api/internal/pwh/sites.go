@@ -1,6 +1,7 @@
 package pwh
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -91,14 +92,17 @@ func (c *typesCommand) Run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	list, err := read[client.TriggerTypeList](api.ListTriggerTypes(ctx))
+	list, err := read[struct {
+		TriggerTypes []describedType `json:"trigger_types"`
+	}](api.ListTriggerTypes(ctx))
 	if err != nil || s.machine(list.raw) {
 		return err
 	}
 	t := newTable("TYPE", "FIRES WHEN")
 	for _, described := range list.value.TriggerTypes {
 		if string(described.Type) == c.Type {
-			return s.showType(described)
+			s.showType(described)
+			return nil
 		}
 		t.row(string(described.Type), described.Description)
 	}
@@ -109,59 +113,73 @@ func (c *typesCommand) Run(ctx context.Context, s *session) error {
 	return nil
 }
 
-// schema is what a table tells of a config's JSON Schema.
-type schema struct {
-	Type        string            `json:"type"`
-	Description string            `json:"description"`
-	Default     json.RawMessage   `json:"default"`
-	Enum        []string          `json:"enum"`
-	Minimum     *float64          `json:"minimum"`
-	Maximum     *float64          `json:"maximum"`
-	Items       *schema           `json:"items"`
-	AnyOf       []schema          `json:"anyOf"`
-	Properties  map[string]schema `json:"properties"`
-	Required    []string          `json:"required"`
+type describedType struct {
+	client.TriggerTypeDescription
+	Schema schema `json:"schema"`
 }
 
-func (s *session) showType(described client.TriggerTypeDescription) error {
-	raw, err := json.Marshal(described.Schema)
-	if err != nil {
+// schema is what a table tells of a config's JSON Schema.
+type schema struct {
+	Type        string          `json:"type"`
+	Description string          `json:"description"`
+	Default     json.RawMessage `json:"default"`
+	Enum        []string        `json:"enum"`
+	Minimum     *float64        `json:"minimum"`
+	Maximum     *float64        `json:"maximum"`
+	Items       *schema         `json:"items"`
+	AnyOf       []schema        `json:"anyOf"`
+	Properties  properties      `json:"properties"`
+	Required    []string        `json:"required"`
+}
+
+// properties are fields in the order of the api, which is that of a form.
+type properties []property
+
+type property struct {
+	name string
+	schema
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (p *properties) UnmarshalJSON(raw []byte) error {
+	read := json.NewDecoder(bytes.NewReader(raw))
+	if _, err := read.Token(); err != nil {
 		return err
 	}
-	var config schema
-	if err := json.Unmarshal(raw, &config); err != nil {
-		return fmt.Errorf("the schema of %s cannot be read: %w", described.Type, err)
+	for read.More() {
+		name, err := read.Token()
+		if err != nil {
+			return err
+		}
+		field := property{name: fmt.Sprint(name)}
+		if err := read.Decode(&field.schema); err != nil {
+			return err
+		}
+		*p = append(*p, field)
 	}
-	s.out.printf("%s: %s\n\n", described.Type, clean(described.Description))
-	t := newTable("FIELD", "DEFAULT", "VALUES")
-	config.fields(t, "")
-	t.print(s.out, "It has no fields.")
 	return nil
 }
 
-// fields lists those that are required first, and the fields of a field behind it.
+func (s *session) showType(described describedType) {
+	s.out.printf("%s: %s\n\n", described.Type, clean(described.Description))
+	t := newTable("FIELD", "DEFAULT", "VALUES")
+	described.Schema.fields(t, "")
+	t.print(s.out, "It has no fields.")
+}
+
+// fields lists the fields of a field behind it.
 func (c schema) fields(t *table, path string) {
-	names := slices.SortedFunc(maps.Keys(c.Properties), func(a, b string) int {
-		if required := slices.Contains(c.Required, a); required != slices.Contains(c.Required, b) {
-			if required {
-				return -1
-			}
-			return 1
-		}
-		return strings.Compare(a, b)
-	})
-	for _, name := range names {
-		field := c.Properties[name]
+	for _, field := range c.Properties {
 		fallback := none
 		switch {
-		case slices.Contains(c.Required, name):
+		case slices.Contains(c.Required, field.name):
 			fallback = "required"
 		case field.Default != nil:
 			fallback = strings.Trim(string(field.Default), `"`)
 		}
-		t.row(path+name, fallback, field.values())
+		t.row(path+field.name, fallback, field.values())
 		t.note(field.Description)
-		field.fields(t, path+name+".")
+		field.fields(t, path+field.name+".")
 	}
 }
 

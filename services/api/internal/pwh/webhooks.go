@@ -231,7 +231,7 @@ func (c *rotateCommand) Run(ctx context.Context, s *session) error {
 	}
 	if public := rotated.value.PublicKey; public != nil {
 		s.field("Public key", *public)
-		s.field("Found at", textOrNone(rotated.value.PublicKeysURL))
+		s.field("Found at", strings.TrimSuffix(s.URL, "/")+textOrNone(rotated.value.PublicKeysURL))
 		s.say("It signs from now on; older keys do so until %s.", s.at(rotated.value.OldExpireAt))
 		return nil
 	}
