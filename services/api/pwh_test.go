@@ -623,7 +623,7 @@ func TestPwhTailsDeliveries(t *testing.T) {
 		w.exec(w.own, `UPDATE deliveries SET status = $2, attempts = $3, last_error = CASE WHEN $2 = 'waiting' THEN 'answered 500' ELSE '' END, finished_at = CASE WHEN $2 <> 'waiting' THEN now() END WHERE id = $1`, delivery, status, attempts)
 	}
 	store("msg_before", "10 s", "waiting", 0)
-	store("msg_ancient", "5 h", "waiting", 0)
+	store("msg_ancient", "8 h", "waiting", 0)
 	human, machine := w.program(), w.program()
 	stop, ended := human.started("tail", id, "--every=100ms")
 	stopMachine, endedMachine := machine.started("tail", id, "--every=100ms", "--json")
@@ -639,7 +639,7 @@ func TestPwhTailsDeliveries(t *testing.T) {
 	}
 	store("msg_new", "0 s", "waiting", 0)
 	seen("msg_new")
-	store("msg_late", "59 min", "delivered", 1) // as a batch whose first message waited
+	store("msg_late", "4 h", "delivered", 1) // after an outage
 	seen("msg_late")
 	change("msg_before", "waiting", 1)
 	seen("msg_before")
@@ -659,7 +659,7 @@ func TestPwhTailsDeliveries(t *testing.T) {
 	store("msg_with", "1 s", "gathering", 0)
 	seen("msg_old")
 	seen("msg_with")
-	w.exec(w.own, "UPDATE deliveries SET slot = slot - interval '3 hours' WHERE id = 'msg_old'")
+	w.exec(w.own, "UPDATE deliveries SET slot = slot - interval '7 hours' WHERE id = 'msg_old'")
 	change("msg_old", "dead", 3)
 	change("msg_ancient", "delivered", 2)
 	w.exec(w.own, "UPDATE deliveries SET status = 'batched', batch_id = 'msg_batch', finished_at = now() WHERE id = 'msg_with'")

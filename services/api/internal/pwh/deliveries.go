@@ -185,7 +185,7 @@ func (c *retryCommand) Run(ctx context.Context, s *session) error {
 }
 
 // between is how often is asked for what is waited for.
-const between = 500 * time.Millisecond
+const between = 250 * time.Millisecond
 
 // sent tells of a delivery that is on its way, or waits until it was tried once more and tells how that went.
 func (s *session) sent(ctx context.Context, api *client.Client, webhook one, waiting waiting, asked answer[client.AcceptedDelivery]) error {

@@ -12,11 +12,11 @@ import (
 )
 
 // The list of deliveries is ordered by the time that a message carries, not by when it was stored: a
-// batch, or what an evaluator catches up with, comes in behind newer ones, where no cursor of the newest
-// page would find it. So the last hours are read again and again, and what is known is skipped.
+// batch, or what was on the stream while no dispatcher ran, comes in behind newer ones, where no cursor of
+// the newest page would find it. So the last hours are read again and again, and what is known is skipped.
 const (
-	// tailWindow is more than the hour that the first message of a batch may wait.
-	tailWindow = 2 * time.Hour
+	// tailWindow bounds how late a message may come in and still be seen; in a batch it waits an hour at most.
+	tailWindow = 6 * time.Hour
 	// tailPage is the most that the api gives at once.
 	tailPage = 100
 	// wholeEvery is after how many looks the whole window is read, and what waits since before it. The

@@ -92,8 +92,11 @@ func (c *previewCommand) Run(ctx context.Context, s *session) error {
 		t.row(s.at(firing.At), number(firing.Value), number(firing.Threshold), string(firing.Transition))
 		t.note(firing.Explanation)
 	}
-	t.print(s.out, "It would not have fired.")
-	s.say("It would have fired %s between %s and %s.", counted(p.Count, "time"), s.at(p.From), s.at(p.To))
+	span := "between " + s.at(p.From) + " and " + s.at(p.To)
+	t.print(s.out, "It would not have fired "+span+".")
+	if p.Count > 0 {
+		s.say("It would have fired %s %s.", counted(p.Count, "time"), span)
+	}
 	if p.Truncated {
 		s.say("Older ones are not listed.")
 	}
