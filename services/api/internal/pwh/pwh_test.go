@@ -2,8 +2,12 @@ package pwh
 
 import (
 	"encoding/json"
+	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
@@ -53,5 +57,41 @@ func FuzzTables(f *testing.F) {
 		}
 		words := strings.Fields(clean(note))
 		require.Equal(t, strings.Join(words, ""), strings.ReplaceAll(strings.Join(wrap(note, 40), ""), " ", ""), "nothing of a note is lost")
+	})
+}
+
+// TestForwardingIsCheckedWhenItDials: a name that led to this machine at the start may lead elsewhere later.
+func TestForwardingIsCheckedWhenItDials(t *testing.T) {
+	f, err := (&listenCommand{Forward: "http://127.0.0.1:3000/hook"}).forwarder(t.Context(), &session{})
+	require.NoError(t, err)
+	for _, elsewhere := range []string{"http://8.8.8.8/hook", "http://[2001:4860:4860::8888]/hook", "http://169.254.169.254/", "http://[::ffff:8.8.8.8]/"} {
+		f.target = elsewhere
+		_, err = f.post(t.Context(), "msg_1", time.Now(), []byte("{}"))
+		assert.ErrorIs(t, err, errRemote, elsewhere)
+	}
+}
+
+// TestTheWatchdogBarksAtSilence: while the stream is read, not while a slow receiver has a message.
+func TestTheWatchdogBarksAtSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var barked atomic.Bool
+		watchdog := time.AfterFunc(silence, func() { barked.Store(true) })
+		stream, api := io.Pipe()
+		reading := watched{stream, watchdog}
+		for range 3 {
+			go func() {
+				time.Sleep(silence - time.Second)
+				_, err := io.WriteString(api, ": alive\n\n")
+				assert.NoError(t, err)
+			}()
+			_, err := reading.Read(make([]byte, 100))
+			require.NoError(t, err)
+			time.Sleep(time.Hour)
+			require.False(t, barked.Load())
+		}
+		go func() { _, _ = reading.Read(make([]byte, 100)) }()
+		time.Sleep(silence + time.Second)
+		require.True(t, barked.Load())
+		require.NoError(t, api.Close())
 	})
 }
