@@ -260,7 +260,7 @@ func (c *recoverCommand) Run(ctx context.Context, s *session) error {
 			s.say("%s", progress)
 			shown = progress
 		}
-		if job.value.FinishedAt != nil || ended(job.value.State) {
+		if state := job.value.State; state != client.RecoveryStateWaiting && state != client.RecoveryStateRunning {
 			break
 		}
 		if !pause(ctx, between) {
@@ -281,10 +281,6 @@ func (c *recoverCommand) Run(ctx context.Context, s *session) error {
 		return fmt.Errorf("the recovery %s: %s", job.value.State, textOrNone(job.value.Error))
 	}
 	return nil
-}
-
-func ended(state client.RecoveryState) bool {
-	return state != client.RecoveryStateWaiting && state != client.RecoveryStateRunning
 }
 
 func progressOf(job client.Recovery) string {
