@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strconv"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -45,6 +43,11 @@ type Attempt struct {
 	Error           string
 }
 
+// milliseconds is the duration, which is negative if the clock was set back meanwhile.
+func (a *Attempt) milliseconds() float64 {
+	return max(0, float64(a.Duration)/float64(time.Millisecond))
+}
+
 // Health is a change of a webhook's health.
 type Health struct {
 	WebhookID string
@@ -56,32 +59,6 @@ type Health struct {
 	Closes    bool          // its circuit, which was open
 }
 
-// Most batches are of firings that were sent once, and change no health: two plain INSERTs in one
-// round trip and one transaction, at two thirds of the cost of recordSQL. They take for granted that
-// nothing was recorded before; if something was, all is written by recordSQL instead.
-const (
-	insertDeliveriesSQL = `
-INSERT INTO deliveries (id, slot, site_id, webhook_id, trigger_id, firing_ids, type, payload, trace_context,
-                        status, attempts, next_attempt_at, last_error, finished_at)
-SELECT id, slot, site_id, webhook_id, nullif(trigger_id, ''), ARRAY[id], type, payload, trace_context,
-       status, attempts + (number > 0)::integer, nullif(next_attempt_at, '0001-01-01 00:00:00Z'), last_error,
-       CASE WHEN status NOT IN ('waiting', 'gathering') THEN now() END
-FROM unnest($1::text[], $2::timestamptz[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[],
-            $9::text[], $10::integer[], $11::integer[], $12::timestamptz[], $13::text[])
-AS o(id, slot, site_id, webhook_id, trigger_id, type, payload, trace_context,
-     status, attempts, number, next_attempt_at, last_error)`
-
-	insertAttemptsSQL = `
-INSERT INTO attempts (delivery_id, slot, number, started_at, duration_ms, request_headers, status_code,
-                      response_headers, response_body, timings, error)
-SELECT id, slot, number, started_at, duration_ms, request_headers::jsonb, nullif(status_code, 0),
-       nullif(response_headers, '')::jsonb, response_body, timings::jsonb, error
-FROM unnest($1::text[], $2::timestamptz[], $3::integer[], $4::timestamptz[], $5::float8[], $6::text[], $7::integer[],
-            $8::text[], $9::text[], $10::text[], $11::text[])
-AS o(id, slot, number, started_at, duration_ms, request_headers, status_code, response_headers, response_body, timings, error)
-WHERE number > 0`
-)
-
 // One statement for a batch, so that it commits whole in one round trip. A row that exists is
 // changed only from the state that its attempt began in, and an attempt is written only if no
 // other has its number: what a dispatcher brings late, or brings twice because it did not hear
@@ -91,7 +68,8 @@ WHERE number > 0`
 // and whichever dispatcher writes, each opening is twice as long as the one before. The jitter
 // only prolongs it: what the receiver asked for is honoured.
 //
-// Nothing joins two sets of the batch's size here: plans are reused, and know no sizes. Instead of null, empty text, 0 and the zero time travel: plain arrays cost the least.
+// Nothing joins two sets of the batch's size here: plans are reused, and know no sizes. Instead of null,
+// empty text, 0 and the zero time travel.
 const recordSQL = `
 WITH o AS MATERIALIZED (
     SELECT * FROM unnest(
@@ -123,8 +101,8 @@ WITH o AS MATERIALIZED (
 ), attempted AS (
     INSERT INTO attempts (delivery_id, slot, number, started_at, duration_ms, request_headers, status_code,
                           response_headers, response_body, timings, error)
-    SELECT o.id, o.slot, o.number, o.started_at, o.duration_ms, o.request_headers::jsonb, nullif(o.status_code, 0),
-           nullif(o.response_headers, '')::jsonb, o.response_body, o.timings::jsonb, o.error
+    SELECT o.id, o.slot, o.number, o.started_at, o.duration_ms, o.request_headers::json, nullif(o.status_code, 0),
+           nullif(o.response_headers, '')::json, o.response_body, o.timings::json, o.error
     FROM o WHERE o.number > 0
     ON CONFLICT DO NOTHING
 ), health AS (
@@ -152,49 +130,14 @@ SELECT count(*) FROM settled`
 // one at most for each webhook and sorted by it: two dispatchers that lock the same rows do so
 // in the same order. It returns how many outcomes took effect.
 func (s *Store) Record(ctx context.Context, outcomes []Outcome, health []Health) (int, error) {
-	columns := arguments(outcomes, health)
 	if len(health) == 0 && !slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.Stored }) {
-		if settled, err := s.recordNew(ctx, columns); !isDuplicate(err) {
-			return settled, wrap("record outcomes", err)
+		if err := s.copyNew(ctx, outcomes); !isDuplicate(err) {
+			return len(outcomes), wrap("record outcomes", err)
 		}
 	}
-	settled, err := s.record(ctx, columns)
+	var settled int
+	err := s.pool.QueryRow(ctx, recordSQL, arguments(outcomes, health)...).Scan(&settled)
 	return settled, wrap("record outcomes", err)
-}
-
-func (s *Store) recordNew(ctx context.Context, columns []any) (settled int, err error) {
-	err = s.withColumns(ctx, columns, func(conn *pgx.Conn, parameters [][]byte) error {
-		for _, statement := range [][2]string{{"deliveries", insertDeliveriesSQL}, {"attempts", insertAttemptsSQL}} {
-			if _, err := conn.Prepare(ctx, statement[0], statement[1]); err != nil { // once for each connection
-				return err
-			}
-		}
-		var batch pgconn.Batch
-		batch.ExecPrepared("deliveries", parameters[:13], binaryFormat, nil)
-		batch.ExecPrepared("attempts", slices.Concat(parameters[:2], parameters[10:11], parameters[14:22]), binaryFormat, nil)
-		results, err := conn.PgConn().ExecBatch(ctx, &batch).ReadAll()
-		if err != nil {
-			return err
-		}
-		settled = int(results[0].CommandTag.RowsAffected())
-		return nil
-	})
-	return settled, err
-}
-
-func (s *Store) record(ctx context.Context, columns []any) (settled int, err error) {
-	err = s.withColumns(ctx, columns, func(conn *pgx.Conn, parameters [][]byte) error {
-		if _, err := conn.Prepare(ctx, "record", recordSQL); err != nil {
-			return err
-		}
-		result := conn.PgConn().ExecPrepared(ctx, "record", parameters, binaryFormat, nil).Read()
-		if result.Err != nil {
-			return result.Err
-		}
-		settled, err = strconv.Atoi(string(result.Rows[0][0]))
-		return err
-	})
-	return settled, err
 }
 
 func isDuplicate(err error) bool {
@@ -237,7 +180,7 @@ func arguments(outcomes []Outcome, health []Health) []any {
 		stored[i], statuses[i], attempts[i], next[i], errors[i] = o.Stored, string(o.Status), int32(o.Attempts), o.NextAttemptAt, o.LastError
 		if a := o.Attempt; a != nil {
 			numbers[i], started[i] = int32(o.Attempts)+1, a.StartedAt
-			durations[i] = max(0, float64(a.Duration)/float64(time.Millisecond))
+			durations[i] = a.milliseconds()
 			requests[i], codes[i], responses[i], bodies[i] = a.RequestHeaders, int32(a.StatusCode), a.ResponseHeaders, a.ResponseBody
 			times[i], whys[i] = a.Timings, a.Error
 		}
