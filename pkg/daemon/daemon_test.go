@@ -148,6 +148,28 @@ func TestTraceContextTravels(t *testing.T) {
 	}
 }
 
+// TestSpansHaveIDsWithoutAnExporter: a trace goes on through them, and each has an id of its own.
+func TestSpansHaveIDsWithoutAnExporter(t *testing.T) {
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+	tracers, flush, err := NewTracers(t.Context(), "example")
+	require.NoError(t, err)
+	tracer := tracers.Tracer("")
+	ctx, origin := tracer.Start(t.Context(), "origin")
+	_, follows := tracer.Start(WithTraceContext(t.Context(), TraceContext(ctx)), "follows")
+	_, other := tracer.Start(ctx, "other", trace.WithNewRoot())
+	_, dropped := tracer.Start(WithTraceContext(t.Context(), "00-0123456789abcdef0123456789abcdef-0123456789abcdef-00"), "dropped")
+	for _, span := range []trace.Span{origin, follows, other} {
+		require.True(t, span.SpanContext().IsValid() && span.SpanContext().IsSampled())
+		require.False(t, span.IsRecording())
+	}
+	require.Equal(t, origin.SpanContext().TraceID(), follows.SpanContext().TraceID())
+	require.NotEqual(t, origin.SpanContext().SpanID(), follows.SpanContext().SpanID())
+	require.NotEqual(t, origin.SpanContext().TraceID(), other.SpanContext().TraceID())
+	require.Equal(t, "0123456789abcdef0123456789abcdef", dropped.SpanContext().TraceID().String())
+	require.False(t, dropped.SpanContext().IsSampled(), "nor is what follows from what is not")
+	require.NoError(t, flush(t.Context()))
+}
+
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -14,9 +14,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"hash"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -54,14 +56,22 @@ func Parse(text string) (Signer, error) {
 
 // Secret is the key that a webhook's owner shares with us.
 type Secret struct {
-	key func() []byte // a function, because fmt looks into unexported fields without asking Format
+	key  func() []byte // a function, because fmt looks into unexported fields without asking Format
+	macs *sync.Pool    // of hash.Hash, keyed: half of a signature's cost is the keying
+}
+
+func newSecret(key []byte) Secret {
+	return Secret{
+		key:  func() []byte { return key },
+		macs: &sync.Pool{New: func() any { return hmac.New(sha256.New, key) }},
+	}
 }
 
 // NewSecret makes a secret of 32 random bytes.
 func NewSecret() Secret {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails: crypto/rand ends the program rather than return an error
-	return Secret{key: func() []byte { return key }}
+	return newSecret(key)
 }
 
 // ParseSecret reads "whsec_" and the base64 of 24 to 64 bytes.
@@ -77,7 +87,7 @@ func ParseSecret(text string) (Secret, error) {
 	if len(key) < 24 || len(key) > 64 {
 		return Secret{}, fmt.Errorf("a webhook secret has 24 to 64 bytes, not %d", len(key))
 	}
-	return Secret{key: func() []byte { return key }}, nil
+	return newSecret(key), nil
 }
 
 // decode reads base64 of which each value has one spelling. The decoder itself skips line breaks,
@@ -100,10 +110,13 @@ func (s Secret) String() string { return secretPrefix + "***" }
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }
 
 func (s Secret) appendTo(header, signed, body []byte) []byte {
-	mac := hmac.New(sha256.New, s.key())
+	mac := s.macs.Get().(hash.Hash)
+	defer s.macs.Put(mac)
+	mac.Reset()
 	mac.Write(signed)
 	mac.Write(body)
-	return base64.StdEncoding.AppendEncode(append(header, "v1,"...), mac.Sum(nil))
+	var sum [sha256.Size]byte
+	return base64.StdEncoding.AppendEncode(append(header, "v1,"...), mac.Sum(sum[:0]))
 }
 
 // Key is a private ed25519 key. Receivers need to know nothing secret in order to verify.
@@ -164,7 +177,7 @@ func Sign(id string, at time.Time, body []byte, signers ...Signer) string {
 	if len(signers) == 0 {
 		panic("signature: nothing to sign with")
 	}
-	var header []byte
+	header := make([]byte, 0, 48*len(signers))
 	signed := make([]byte, 0, len(id)+24)
 	signed = append(append(signed, id...), '.')
 	signed = append(strconv.AppendInt(signed, at.Unix(), 10), '.')

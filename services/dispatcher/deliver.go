@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -108,10 +111,11 @@ func (d *dispatcher) attempt(dl *delivery) {
 		d.metrics.latency.Observe(max(0, now.Sub(dl.published).Seconds()))
 	}
 	result := sender.Result{StartedAt: now, Failure: failure, Interrupted: failure != nil && ctx.Err() != nil}
-	var header http.Header
+	shown := "{}"
 	if failure == nil {
-		header = d.header(dl, body, now)
-		result = d.sender.Send(ctx, sender.Request{URL: w.url, Header: header, Body: body, Timeout: w.timeout})
+		header := w.sign(dl.ID, body, now)
+		shown = w.shownHeaders(header)
+		result = d.sender.Send(ctx, sender.Request{To: w.endpoint, Header: header[:], Body: body, Timeout: w.timeout})
 	}
 	if result.Interrupted { // by our stop: the receiver is not to blame, and may not even have heard of it
 		d.putDown(dl)
@@ -132,7 +136,7 @@ func (d *dispatcher) attempt(dl *delivery) {
 		attempt: &postgres.Attempt{
 			StartedAt:       result.StartedAt,
 			Duration:        result.Duration,
-			RequestHeaders:  shownHeaders(header, w.header),
+			RequestHeaders:  shown,
 			StatusCode:      result.Status,
 			ResponseHeaders: object(result.Header),
 			ResponseBody:    result.Body,
@@ -147,11 +151,13 @@ func (d *dispatcher) attempt(dl *delivery) {
 	case retry:
 		o.status, o.next = postgres.Waiting, v.retryAt
 	}
-	span.SetAttributes(
-		attribute.String("delivery.id", dl.ID), attribute.String("webhook.id", w.id), attribute.Int("attempt.number", number),
-		attribute.Int("http.response.status_code", result.Status), attribute.String("attempt.decision", string(v.decision)))
-	if v.decision != delivered {
-		span.SetStatus(codes.Error, v.reason)
+	if span.IsRecording() {
+		span.SetAttributes(
+			attribute.String("delivery.id", dl.ID), attribute.String("webhook.id", w.id), attribute.Int("attempt.number", number),
+			attribute.Int("http.response.status_code", result.Status), attribute.String("attempt.decision", string(v.decision)))
+		if v.decision != delivered {
+			span.SetStatus(codes.Error, v.reason)
+		}
 	}
 	d.metrics.attempted(result)
 	d.tell(dl, result, v, span.SpanContext())
@@ -228,51 +234,64 @@ var (
 	headerSignature = http.CanonicalHeaderKey(signature.HeaderSignature)
 )
 
-// header makes the headers of an attempt at this time: the owner's, and ours over them.
-func (d *dispatcher) header(dl *delivery, body []byte, now time.Time) http.Header {
-	w := dl.webhook
-	header := make(http.Header, len(w.header)+5)
-	for name, values := range w.header {
-		header[name] = values
-	}
+// headers are those of all requests to the webhook: its owner's, and ours over them.
+func headers(own http.Header) http.Header {
+	header := make(http.Header, len(own)+2)
+	maps.Copy(header, own)
 	header["Content-Type"] = contentType
 	header["User-Agent"] = userAgent
-	header[headerID] = []string{dl.ID}
-	header[headerTimestamp] = []string{strconv.FormatInt(now.Unix(), 10)}
-	header[headerSignature] = []string{signature.Sign(dl.ID, now, body, w.signers...)}
 	return header
 }
 
-// shownHeaders is the document of a request's headers for the history. The owner's are named,
-// but not shown: they are where keys of the receiver stand.
-func shownHeaders(header, own http.Header) string {
-	shown := make(map[string]string, len(header))
-	for name, values := range header {
-		if _, masked := own[name]; masked {
-			shown[name] = "***"
-		} else {
-			shown[name] = values[0]
-		}
+// sign makes the headers of one attempt.
+func (w *webhook) sign(id string, body []byte, now time.Time) [3]sender.Field {
+	return [...]sender.Field{
+		{Name: headerID, Value: id},
+		{Name: headerTimestamp, Value: strconv.FormatInt(now.Unix(), 10)},
+		{Name: headerSignature, Value: signature.Sign(id, now, body, w.signers...)},
 	}
-	return object(shown)
 }
 
-// object is a JSON object of texts; empty for none. It is made for each attempt, and its texts
-// hardly ever need escaping.
-func object(texts map[string]string) string {
-	if texts == nil {
+// shownHead is the beginning of the document of a request's headers for the history. The owner's are
+// named, but not shown: they are where keys of the receiver stand.
+func shownHead(header, own http.Header) string {
+	shown := make([]sender.Field, 0, len(header))
+	for _, name := range slices.Sorted(maps.Keys(header)) {
+		value := header[name][0]
+		if _, masked := own[name]; masked {
+			value = "***"
+		}
+		shown = append(shown, sender.Field{Name: name, Value: value})
+	}
+	return strings.TrimSuffix(object(shown), "}")
+}
+
+// shownHeaders is that document, which is made for each attempt.
+func (w *webhook) shownHeaders(attempt [3]sender.Field) string {
+	document := make([]byte, 0, len(w.shownHead)+256)
+	return string(append(appendFields(append(document, w.shownHead...), attempt[:]), '}'))
+}
+
+// object is a JSON object of texts; empty for nil.
+func object(fields []sender.Field) string {
+	if fields == nil {
 		return ""
 	}
-	document := make([]byte, 0, 256)
-	for name, value := range texts {
-		document = appendText(append(document, ','), name)
-		document = appendText(append(document, ':'), value)
-	}
+	document := appendFields(make([]byte, 0, 256), fields)
 	if len(document) == 0 {
 		return "{}"
 	}
 	document[0] = '{'
 	return string(append(document, '}'))
+}
+
+// appendFields begins each with a comma. The texts hardly ever need escaping.
+func appendFields(document []byte, fields []sender.Field) []byte {
+	for _, f := range fields {
+		document = appendText(append(document, ','), f.Name)
+		document = appendText(append(document, ':'), f.Value)
+	}
+	return document
 }
 
 func appendText(document []byte, text string) []byte {

@@ -18,7 +18,6 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/signature"
-	"github.com/plausible-webhooks/plausible-webhooks/services/dispatcher/internal/postgres"
 )
 
 // verifiers are what a receiver checks a message with: for a secret two libraries that know nothing
@@ -47,8 +46,11 @@ func verifiers(t require.TestingT, signer signature.Signer) map[string]func(body
 }
 
 func signed(body []byte, at time.Time, signers ...signature.Signer) http.Header {
-	dl := &delivery{Delivery: postgres.Delivery{ID: "msg_1", Payload: body}, webhook: &webhook{signers: signers}}
-	return (&dispatcher{}).header(dl, dl.Payload, at)
+	header := http.Header{}
+	for _, f := range (&webhook{signers: signers}).sign("msg_1", body, at) {
+		header.Set(f.Name, f.Value)
+	}
+	return header
 }
 
 // TestVerifiedByOthers: what we sign is accepted with each secret and each key that signed it, in

@@ -24,12 +24,12 @@ import (
 
 // webhook is a webhook ready for sending.
 type webhook struct {
-	id      string
-	url     *url.URL
-	header  http.Header // the owner's, without those that are ours
-	timeout time.Duration
-	signers []signature.Signer
-	body    rendering
+	id        string
+	endpoint  *sender.Endpoint // nil: refused tells why
+	shownHead string           // of the document of its requests' headers
+	timeout   time.Duration
+	signers   []signature.Signer
+	body      rendering
 
 	refused *sender.Failure // the URL may not be called
 	fault   error           // of ours: it cannot be sent now, and the receiver is not to blame
@@ -149,14 +149,17 @@ func (c *cache) prepare(row postgres.Webhook) *webhook {
 	if row.FailedAt != nil {
 		w.failedAt.Store(row.FailedAt.UnixNano())
 	}
+	own, err := ownHeaders(row.Headers)
+	if err != nil {
+		w.fault = err
+	}
 	if err := c.policy.CheckURL(row.URL); err != nil {
 		w.refused = &sender.Failure{Class: sender.Refused, Text: "the webhook's URL is refused: " + err.Error()}
-	} else if w.url, err = url.Parse(row.URL); err != nil {
+	} else if u, err := url.Parse(row.URL); err != nil {
 		w.refused = &sender.Failure{Class: sender.Refused, Text: "the webhook's URL cannot be read"}
-	}
-	var err error
-	if w.header, err = ownHeaders(row.Headers); err != nil {
-		w.fault = err
+	} else {
+		header := headers(own)
+		w.endpoint, w.shownHead = sender.NewEndpoint(u, header), shownHead(header, own)
 	}
 	if w.signers, err = c.open(row); err != nil {
 		w.fault = err

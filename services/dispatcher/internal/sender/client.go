@@ -5,11 +5,14 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -96,13 +99,15 @@ type answer struct {
 
 // post makes a request before the deadline, or before ctx ends. done must be called for its answer.
 func (c *client) post(ctx context.Context, r Request, deadline time.Time, watch *stopwatch) (*answer, error) {
-	origin := r.URL.Scheme + "://" + r.URL.Host
-	conn, err := c.get(ctx, origin, r.URL, deadline, watch)
+	if r.To.fault != nil {
+		return nil, r.To.fault
+	}
+	conn, err := c.get(ctx, r.To, deadline, watch)
 	if err != nil {
 		return nil, err
 	}
 	watch.connected.now()
-	a := &answer{from: conn, origin: origin, stop: context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })}
+	a := &answer{from: conn, origin: r.To.origin, stop: context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })}
 	if err = conn.write(r, a, watch); err == nil {
 		a.Response, err = conn.answer(watch) //nolint:bodyclose // its body is read by done, or abandoned with the connection
 	}
@@ -114,11 +119,11 @@ func (c *client) post(ctx context.Context, r Request, deadline time.Time, watch 
 }
 
 // get is a connection to the origin: one that is idle and alive, or a new one.
-func (c *client) get(ctx context.Context, origin string, u *url.URL, deadline time.Time, watch *stopwatch) (*connection, error) {
+func (c *client) get(ctx context.Context, to *Endpoint, deadline time.Time, watch *stopwatch) (*connection, error) {
 	for {
-		conn := c.take(origin)
+		conn := c.take(to.origin)
 		if conn == nil {
-			return c.connect(ctx, u, deadline, watch)
+			return c.connect(ctx, to.url, deadline, watch)
 		}
 		unused := time.Since(conn.used)
 		if err := conn.SetDeadline(deadline); err == nil && (unused < trustTime && conn.answers > 1 || unused < idleTime && conn.quiet()) {
@@ -244,21 +249,48 @@ func (c *connection) write(r Request, a *answer, watch *stopwatch) (err error) {
 	return nil
 }
 
-// appendRequest refuses what could end a line.
-func appendRequest(out []byte, r Request) ([]byte, error) {
-	host, err := httpguts.PunycodeHostPort(r.URL.Host)
-	target := r.URL.RequestURI()
+// Endpoint is where requests go, with what is the same in all of them.
+type Endpoint struct {
+	url    *url.URL
+	origin string
+	head   []byte // of a request, as far as the endpoint's headers
+	fault  error  // nothing can be sent there
+}
+
+// NewEndpoint makes the endpoint of a URL, with headers for all requests. What could end a line is a
+// fault of it, with which every request fails.
+func NewEndpoint(u *url.URL, header http.Header) *Endpoint {
+	e := &Endpoint{url: u, origin: u.Scheme + "://" + u.Host}
+	host, err := httpguts.PunycodeHostPort(u.Host)
+	target := u.RequestURI()
 	if err != nil || !httpguts.ValidHostHeader(host) || !httpguts.ValidHeaderFieldValue(target) {
+		e.fault = errRequest
+		return e
+	}
+	e.head = fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\n", target, host)
+	for _, name := range slices.Sorted(maps.Keys(header)) {
+		for _, value := range header[name] {
+			if e.head, err = appendField(e.head, Field{name, value}); err != nil {
+				e.fault = err
+			}
+		}
+	}
+	return e
+}
+
+// appendField refuses what could end a line.
+func appendField(out []byte, f Field) ([]byte, error) {
+	if !httpguts.ValidHeaderFieldName(f.Name) || !httpguts.ValidHeaderFieldValue(f.Value) {
 		return out, errRequest
 	}
-	out = append(append(append(out, "POST "...), target...), " HTTP/1.1\r\nHost: "...)
-	out = append(append(out, host...), "\r\n"...)
-	for name, values := range r.Header {
-		for _, value := range values {
-			if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
-				return out, errRequest
-			}
-			out = append(append(append(append(out, name...), ": "...), value...), "\r\n"...)
+	return append(append(append(append(out, f.Name...), ": "...), f.Value...), "\r\n"...), nil
+}
+
+func appendRequest(out []byte, r Request) (_ []byte, err error) {
+	out = append(out, r.To.head...)
+	for _, f := range r.Header {
+		if out, err = appendField(out, f); err != nil {
+			return out, err
 		}
 	}
 	out = strconv.AppendInt(append(out, "Content-Length: "...), int64(len(r.Body)), 10)

@@ -11,7 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,13 +33,16 @@ const (
 	drainedBody = 64 << 10
 )
 
-// Request is one POST. Header is complete and is sent as it is.
+// Request is one POST.
 type Request struct {
-	URL     *url.URL
-	Header  http.Header
+	To      *Endpoint
+	Header  []Field // besides the endpoint's; nothing is added but the length
 	Body    []byte
 	Timeout time.Duration // for all of it, from the name's resolution to the body's last byte
 }
+
+// Field is a header.
+type Field struct{ Name, Value string }
 
 // Result is what became of a Request: a status, or a Failure, or it was interrupted by us.
 type Result struct {
@@ -47,10 +50,10 @@ type Result struct {
 	Duration  time.Duration
 	Timings   Timings
 
-	Status     int               // 0: no response was received
-	Header     map[string]string // of the response, cut to keptHeader; no cookies
-	Body       string            // the first bytes of the response: valid UTF-8 without NUL
-	RetryAfter string            // the response's header, untouched
+	Status     int     // 0: no response was received
+	Header     []Field // of the response, cut to keptHeader, sorted by their names; no cookies
+	Body       string  // the first bytes of the response: valid UTF-8 without NUL
+	RetryAfter string  // the response's header, untouched
 
 	Failure *Failure // why there is no status
 
@@ -171,16 +174,18 @@ func whole(excerpt []byte) []byte {
 }
 
 // excerptHeader keeps what fits. Cookies are left out: they are somebody's keys.
-func excerptHeader(header http.Header) map[string]string {
-	kept := make(map[string]string, len(header))
-	room := keptHeader
+func excerptHeader(header http.Header) []Field {
+	kept := make([]Field, 0, len(header))
 	for name, values := range header {
-		value := strings.Join(values, ", ")
-		if room -= len(name) + len(value); room < 0 {
-			break
-		}
 		if name != "Set-Cookie" {
-			kept[clean(name)] = clean(value)
+			kept = append(kept, Field{clean(name), clean(strings.Join(values, ", "))})
+		}
+	}
+	slices.SortFunc(kept, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
+	room := keptHeader
+	for i, f := range kept {
+		if room -= len(f.Name) + len(f.Value); room < 0 {
+			return kept[:i]
 		}
 	}
 	return kept
