@@ -26,7 +26,7 @@ func (d *dispatcher) claimWaiting(ctx context.Context) {
 	var nextLook time.Time // for due rows
 	for ctx.Err() == nil {
 		started := time.Now()
-		free := d.due.takeAll(ctx, cap(d.due.free))
+		free := d.due.takeAll(ctx, 1)
 		if free == 0 {
 			return
 		}

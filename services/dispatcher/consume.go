@@ -19,6 +19,10 @@ const (
 	// stalled is after how long without the end of a fetch the dispatcher is not ready.
 	stalled = 30 * time.Second
 
+	// leastFetch is the part of the places that have to be free for the next fetch: each is a
+	// subscription of its own, so those of single messages would cost more than the messages.
+	leastFetch = 8
+
 	// maxGroup bounds the messages that share one look into the database.
 	maxGroup = 500
 )
@@ -34,7 +38,7 @@ func (d *dispatcher) consume(ctx context.Context, js jetstream.JetStream, consum
 	}()
 	pause := backoff{}
 	for ctx.Err() == nil {
-		n := d.places.takeAll(ctx, cap(d.places.free))
+		n := d.places.takeAll(ctx, max(1, cap(d.places.free)/leastFetch))
 		got, err := d.fetch(consumer, n, arrivals)
 		d.places.give(n - got)
 		if err == nil {
@@ -172,6 +176,7 @@ func (d *dispatcher) admit(ctx context.Context, group []*delivery) {
 		case known[keys[i]]: // its outcome, or its place among the waiting, is committed
 			d.metrics.duplicates.Inc()
 			d.settle(dl)
+			d.places.give(1)
 		default:
 			dl.webhook = webhooks[dl.WebhookID]
 			d.crew.do(func() { d.dispatch(ctx, dl) })
@@ -185,9 +190,6 @@ func (d *dispatcher) settle(dl *delivery) {
 		if err := m.Ack(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
 			d.log.Warn("acknowledge a message", "delivery_id", dl.ID, "error", err.Error()) // it comes again, and is known then
 		}
-	}
-	if dl.claim == nil {
-		d.places.give(1)
 	}
 }
 

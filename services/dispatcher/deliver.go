@@ -68,11 +68,14 @@ func (d *dispatcher) dispatch(ctx context.Context, dl *delivery) {
 		}
 		defer d.fresh.give(1)
 	}
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		d.putDown(dl)
-		return
+	case !dl.admitted && (!w.enabled.Load() || w.circuitOpen.Load()): // since it began to wait for its turn
+		d.hold(dl)
+	default:
+		d.attempt(dl)
 	}
-	d.attempt(dl)
 }
 
 // patience is how long a delivery waits for a place in its lane. A firing may be one of a short

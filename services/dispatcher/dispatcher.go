@@ -134,8 +134,8 @@ type dispatcher struct {
 	// gatherings are the webhooks whose next batch is not whole yet.
 	gatherings *gatherings
 
-	// places bounds the messages that are taken and not yet settled: when the database is
-	// away, they run out and fetching ends.
+	// places bounds the messages that are taken and have no outcome yet; the recorder bounds the
+	// outcomes. When the database is away, both run out and fetching ends.
 	places *places
 	// fresh and due are the requests that may be in flight, for firings and for waiting rows.
 	// They are apart so that neither can starve the other.
@@ -184,7 +184,7 @@ func newDispatcher(c Config, s *daemon.Service, store *postgres.Store, nc *nats.
 	}
 	d.lanes = newLanes(d.breakers.width)
 	d.metrics = newMetrics(s.Metrics, d)
-	d.recorder = newRecorder(d, 2*c.Concurrency+c.Concurrency/4)
+	d.recorder = newRecorder(d, 4*c.Concurrency)
 	return d
 }
 

@@ -30,20 +30,23 @@ func (p *places) take(ctx context.Context) bool {
 	}
 }
 
-// takeAll waits for one place and takes all that are free by then, limit at most. 0 means that
-// ctx ended.
-func (p *places) takeAll(ctx context.Context, limit int) int {
-	if !p.take(ctx) {
-		return 0
+// takeAll waits for so many places at least and takes all that are free by then. 0 means that ctx ended.
+func (p *places) takeAll(ctx context.Context, least int) int {
+	n := 0
+	for ; n < least; n++ {
+		if !p.take(ctx) {
+			p.give(n)
+			return 0
+		}
 	}
-	for n := 1; n < limit; n++ {
+	for {
 		select {
 		case <-p.free:
+			n++
 		default:
 			return n
 		}
 	}
-	return limit
 }
 
 func (p *places) give(n int) {

@@ -38,10 +38,23 @@ func (o outcome) row() postgres.Outcome {
 	return row
 }
 
-// record hands an outcome to the recorder.
+// record hands an outcome to the recorder. If it has no room before the process has to end, the
+// delivery is left to somebody else.
 func (d *dispatcher) record(dl *delivery, o outcome) {
 	o.delivery = dl
-	d.recorder.in <- o
+	select {
+	case d.recorder.in <- o:
+	default:
+		select {
+		case d.recorder.in <- o:
+		case <-d.work.Done():
+			d.putDown(dl)
+			return
+		}
+	}
+	if dl.claim == nil {
+		d.places.give(1)
+	}
 }
 
 // recorder writes outcomes in batches, one statement each, and settles their messages after
@@ -53,7 +66,8 @@ type recorder struct {
 	giveUp context.CancelFunc // ends its patience with a database that is away
 }
 
-// newRecorder: so many outcomes can wait for a commit without holding up who made them.
+// newRecorder: so many outcomes can wait for a commit without holding up who made them. A commit takes
+// 100 ms now and then, as when a checkpoint writes; meanwhile the requests go on.
 func newRecorder(d *dispatcher, capacity int) *recorder {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &recorder{dispatcher: d, in: make(chan outcome, capacity), ctx: ctx, giveUp: cancel}
