@@ -1,6 +1,8 @@
 package trigger
 
 import (
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -48,6 +50,33 @@ type Machine struct {
 	Counters []Counter        `json:"counters,omitempty"` // page views of the present period, and of the last one while rows of it may be late
 	Told     map[string]Spell `json:"told,omitempty"`     // values that fired
 	Last     time.Time        `json:"last,omitzero"`      // the newest event known
+}
+
+// Equal tells whether a step would do the same with the other machine. All states are compared after each
+// slot, which by reflection took a third of the slot's own time.
+func (m *Machine) Equal(other *Machine) bool {
+	return equalAt(m.Pending, other.Pending, time.Time.Equal) && m.Held == other.Held && m.Breaches == other.Breaches &&
+		equalAt(m.Episode, other.Episode, Episode.equal) && m.Ended.Equal(other.Ended) && m.Flaps == other.Flaps &&
+		m.Suppressed == other.Suppressed && m.Armed == other.Armed &&
+		slices.EqualFunc(m.Counted, other.Counted, Bucket.equal) && slices.EqualFunc(m.Counters, other.Counters, Counter.equal) &&
+		maps.Equal(m.Told, other.Told) && m.Last.Equal(other.Last)
+}
+
+func equalAt[T any](a, b *T, equal func(a, b T) bool) bool {
+	return a == b || a != nil && b != nil && equal(*a, *b)
+}
+
+func (b Bucket) equal(other Bucket) bool {
+	return b.Start.Equal(other.Start) && b.Count == other.Count && slices.Equal(b.Fingerprints, other.Fingerprints)
+}
+
+func (c Counter) equal(other Counter) bool {
+	return c.Period.Equal(other.Period) && c.Total == other.Total && c.Upto.Equal(other.Upto) && c.Passed == other.Passed
+}
+
+func (e Episode) equal(other Episode) bool {
+	return e.Start.Equal(other.Start) && e.Announced.Equal(other.Announced) && e.Renotified == other.Renotified &&
+		e.LastHeld.Equal(other.LastHeld) && e.Peak == other.Peak && e.PeakAt.Equal(other.PeakAt) && e.Flapping == other.Flapping
 }
 
 // Spell is since when and until when a value was told, in Unix seconds.

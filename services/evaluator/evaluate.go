@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -14,7 +17,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/daemon"
-	"github.com/plausible-webhooks/plausible-webhooks/pkg/plausible"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 	"github.com/plausible-webhooks/plausible-webhooks/services/evaluator/internal/clickhouse"
 	"github.com/plausible-webhooks/plausible-webhooks/services/evaluator/internal/postgres"
@@ -36,6 +38,7 @@ type evaluator struct {
 	ingestion       *ingestion
 	system          *system
 	results         *results
+	round           *round
 }
 
 // newEvaluator makes one for the shards. wake is called when the outbox has rows.
@@ -46,7 +49,7 @@ func newEvaluator(c Config, s *daemon.Service, events *clickhouse.Events, store 
 		norms: newNorms(events, store, s.Log), newcomers: newNewcomers(events, store, s.Log), system: newSystem(store, s.Log, m, c.Interval, wake),
 	}
 	e.ingestion = newIngestion(events, store, e.system, s.Log, m)
-	e.results = newResults(store, c.Interval, s.Log)
+	e.results, e.round = newResults(store, c.Interval, s.Log), newRound()
 	return e
 }
 
@@ -67,72 +70,63 @@ func (e *evaluator) evaluate(ctx context.Context, slot time.Time) (firings int, 
 	if err != nil {
 		return 0, err
 	}
-	p := newPlan()
-	turns, sites := make([]turn, len(triggers)), map[int64]plausible.Site{}
+	r := e.round
+	r.begin(len(triggers))
 	for i, w := range triggers {
-		turns[i] = e.turnOf(w, slot)
-		if turns[i].due {
-			sites[w.SiteID] = w.site
-			turns[i].asked = w.Config.Ask(w.setting, turns[i].before, turns[i].slot)
-			turns[i].questions = p.ask(w.SiteID, turns[i].asked)
+		t := &r.turns[i]
+		*t = e.turnOf(w, slot)
+		if t.due {
+			e.ask(t, r.plan, slot)
+		}
+		if t.due || t.problem != "" {
+			t.after = r.room()
 		}
 	}
-	if err := p.answer(ctx, e, sites, slot); err != nil {
+	if err := r.plan.answer(ctx, e, slot); err != nil {
 		return 0, err
 	}
-	e.lookBack(ctx, triggers, turns, sites, slot)
+	e.lookBack(ctx, r, slot)
+	found := e.stepAll(r, slot)
 
-	result := postgres.Result{Leases: due, Slot: slot}
-	after := make([]trigger.State, len(triggers))
-	var occurred []occurrence
-	var faulty []failure
-	for i, w := range triggers {
-		next, occurrences := e.step(w, turns[i], p)
-		after[i] = next
-		if w.problem == "" && next.Status == trigger.StatusError {
-			faulty = append(faulty, failure{triggerID: w.ID, siteID: w.SiteID, since: next.Since, problem: next.Explanation})
-		}
-		for _, o := range occurrences {
-			occurred = append(occurred, occurrence{watched: w, Occurrence: o, asked: turns[i].asked[0]})
-		}
-	}
-	changes := e.shards.changes(triggers, turns, after, slot, e.interval)
-	result.States = changes.write
-	if result.Firings, err = e.firings(ctx, slot, occurred); err != nil {
+	result := postgres.Result{Leases: due, Slot: slot, States: r.changes(slot, e.interval)}
+	if result.Firings, err = e.firings(ctx, slot, found.occurred); err != nil {
 		return 0, err
 	}
 	written, err := e.store.Commit(ctx, result)
 	if err == nil || errors.Is(err, postgres.ErrFenced) {
-		e.shards.settle(due, written, triggers, changes)
+		e.shards.settle(due, written, r)
 	}
 	if err != nil {
 		return 0, err
 	}
 
-	e.results.note(slot, written.Leases, triggers, turns, after)
-	e.system.triggersFail(ctx, faulty)
+	e.results.note(slot, written.Leases, r)
+	e.system.triggersFail(ctx, found.faulty)
 	for _, f := range written.Firings {
 		e.metrics.firings.WithLabelValues(f.Type).Inc()
 	}
 	e.metrics.slot(time.Since(started), len(triggers), time.Since(slot))
 	e.log.Info("slot evaluated", "event", "slot", "slot", slot, "shards", len(written.Leases), "triggers", len(triggers),
-		"questions", len(p.questions),
+		"questions", len(r.plan.questions),
 		"states_changed", len(written.States), "firings", len(written.Firings), "took_ms", time.Since(started).Milliseconds(),
 		"trace_id", span.SpanContext().TraceID().String())
 	return len(written.Firings), nil
 }
 
 // watched are the triggers of some shards.
-func (e *evaluator) watched(ctx context.Context, due []postgres.Lease) ([]watched, error) {
+func (e *evaluator) watched(ctx context.Context, due []postgres.Lease) ([]*watched, error) {
 	all, err := e.catalogue.read(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if len(due) == postgres.Shards {
+		return all, nil
 	}
 	var isDue [postgres.Shards]bool
 	for _, l := range due {
 		isDue[l.Shard] = true
 	}
-	some := make([]watched, 0, len(all))
+	some := make([]*watched, 0, len(all))
 	for _, w := range all {
 		if isDue[postgres.ShardOf(w.SiteID)] {
 			some = append(some, w)
@@ -141,27 +135,87 @@ func (e *evaluator) watched(ctx context.Context, due []postgres.Lease) ([]watche
 	return some, nil
 }
 
-// turn is a trigger's part in a slot.
-type turn struct {
-	before    trigger.State
-	stored    bool // before is what the database has; else it is new
-	slot      trigger.Slot
-	due       bool // long windows are not worth looking at in every slot
-	asked     []trigger.Question
-	questions []int          // their numbers in the plan
-	past      []trigger.Past // slots that were missed
+// round is what is known of a slot while it is evaluated. The next slot uses its memory again.
+type round struct {
+	plan  *plan
+	turns []turn     // of all triggers
+	after []standing // states after the slot, of the turns that changed something
 }
 
-func (e *evaluator) turnOf(w watched, slot time.Time) turn {
-	t := turn{slot: trigger.Slot{At: slot, Interval: e.interval}}
-	if t.before, t.stored = e.shards.state(w); !t.stored || t.before.Revision != w.Revision { // a new revision starts anew
-		t.before, t.stored = trigger.NewState(w.Revision, w.RevisedAt), false
+func newRound() *round { return &round{plan: newPlan()} }
+
+// begin makes room for so many turns, and forgets the slot before.
+func (r *round) begin(turns int) {
+	clear(r.turns[:cap(r.turns)]) // what the last slot pointed to can go
+	clear(r.after[:cap(r.after)])
+	if cap(r.turns) < turns {
+		r.turns = make([]turn, turns)
+	}
+	r.turns, r.after = r.turns[:turns], r.after[:0]
+	r.plan.begin()
+}
+
+// room is the place of one more state.
+func (r *round) room() int32 {
+	r.after = append(r.after, standing{})
+	return int32(len(r.after) - 1)
+}
+
+// state is where a trigger stands after the slot.
+func (r *round) state(t *turn) *standing {
+	if t.after < 0 {
+		return t.before
+	}
+	return &r.after[t.after]
+}
+
+// turn is a trigger's part in a slot.
+type turn struct {
+	*watched
+	before   *standing      // nil: it is new, or of a new revision
+	missed   []trigger.Past // slots that nobody evaluated
+	interval time.Duration  // between two of its slots
+	asked    numbers        // its questions
+	after    int32          // its state after the slot; negative: the same
+	due      bool           // long windows are not worth looking at in every slot
+	faulty   bool           // a fault of this program was met
+}
+
+func (e *evaluator) turnOf(w *watched, slot time.Time) turn {
+	t := turn{watched: w, before: e.shards.state(w), after: -1}
+	if t.before != nil && int(t.before.revision) != w.Revision { // it starts anew
+		t.before = nil
 	}
 	if w.problem == "" {
-		t.slot.Interval = e.cadence(w.Config)
-		t.due = e.hasTurn(w.Type, t.slot) || t.before.LastSlot.IsZero() // a trigger's first slot is the next one
+		t.interval = e.cadence(w.Config)
+		t.due = e.hasTurn(w.Type, w.SiteID, t.slot(slot)) || t.before == nil || t.before.last == never // a trigger's first slot is the next one
 	}
 	return t
+}
+
+func (t *turn) slot(at time.Time) trigger.Slot { return trigger.Slot{At: at, Interval: t.interval} }
+
+// state is the one before the slot.
+func (t *turn) state() trigger.State {
+	if t.before == nil {
+		return trigger.NewState(t.Revision, t.RevisedAt)
+	}
+	return t.before.unpacked()
+}
+
+// ask collects what the trigger must know of the slot.
+func (e *evaluator) ask(t *turn, p *plan, slot time.Time) {
+	defer e.contain(t)
+	t.asked = p.ask(t.watched, t.Config.Ask(t.setting(), t.state(), t.slot(slot)))
+}
+
+// contain is deferred where code of a trigger's type runs: a fault in it harms no other trigger.
+func (e *evaluator) contain(t *turn) {
+	if fault := recover(); fault != nil {
+		t.faulty = true
+		e.metrics.panics.Inc()
+		e.log.Error("a trigger's evaluation failed", "event", "panic", "trigger_id", t.ID, "type", t.Type, "fault", fmt.Sprint(fault), "stack", string(debug.Stack()))
+	}
 }
 
 // cadence is how often a trigger is looked at: in whole slots.
@@ -180,31 +234,82 @@ var places = func() map[trigger.Type]int64 {
 }()
 
 // hasTurn tells whether a slot is one of those that the triggers of a type and cadence are looked at in. Types
-// take turns, and not sites: a query costs some 10 ms however little it is about, so that a slot is best spent on all
-// sites' triggers of the few types that have their turn.
-func (e *evaluator) hasTurn(of trigger.Type, slot trigger.Slot) bool {
-	return (slot.At.Unix()/int64(e.interval/time.Second)+places[of])%int64(slot.Interval/e.interval) == 0
+// take turns: a query costs some 10 ms however little it is about, so that a slot is best spent on all sites'
+// triggers of the few types that have their turn. Where there are slots enough for each type to have several, the
+// sites share them: the day that the longest windows read of every site would make one slot take twice as long.
+func (e *evaluator) hasTurn(of trigger.Type, site int64, slot trigger.Slot) bool {
+	slots, types := int64(slot.Interval/e.interval), int64(len(places))
+	place := places[of] + types*(site%max(1, slots/types))
+	return (slot.At.Unix()/int64(e.interval/time.Second)+place)%slots == 0
 }
 
-// step takes one trigger through the slot. A fault in it harms no other trigger.
-func (e *evaluator) step(w watched, t turn, p *plan) (next trigger.State, occurrences []trigger.Occurrence) {
-	switch {
-	case w.problem != "":
-		return t.before.Failed(t.slot.At, w.problem), nil
-	case !t.due:
-		return t.before, nil
+// findings are what came of some turns.
+type findings struct {
+	occurred []occurrence
+	faulty   []failure
+}
+
+// stepAll takes all triggers through the slot, as many at once as there are processors: steps are pure.
+func (e *evaluator) stepAll(r *round, slot time.Time) (all findings) {
+	view := e.ingestion.view()
+	portion := max(1, (len(r.turns)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
+	found := make([]findings, 0, runtime.GOMAXPROCS(0))
+	var stepping sync.WaitGroup
+	for some := range slices.Chunk(r.turns, portion) {
+		found = append(found, findings{})
+		f := &found[len(found)-1]
+		stepping.Go(func() { e.stepSome(some, r, view, slot, f) })
 	}
-	defer func() {
-		if fault := recover(); fault != nil {
-			e.metrics.panics.Inc()
-			e.log.Error("a trigger's evaluation failed", "event", "panic", "trigger_id", w.ID, "type", w.Type, "fault", fmt.Sprint(fault), "stack", string(debug.Stack()))
-			next, occurrences = t.before.Failed(t.slot.At, "The evaluation failed by a fault of this program; its log tells more."), nil
+	stepping.Wait()
+	for _, f := range found {
+		all.occurred, all.faulty = append(all.occurred, f.occurred...), append(all.faulty, f.faulty...)
+	}
+	return all
+}
+
+func (e *evaluator) stepSome(some []turn, r *round, view sight, slot time.Time, f *findings) {
+	var answers []trigger.Answer // of one trigger after the other
+	for i := range some {
+		t := &some[i]
+		if t.after >= 0 {
+			var sample trigger.Sample
+			if t.due && !t.faulty {
+				sample = r.plan.sample(t.asked, view, answers)
+				answers = sample.Answers
+			}
+			next, occurrences := e.step(t, sample, slot)
+			r.after[t.after] = packed(next, t.before)
+			for _, o := range occurrences {
+				f.occurred = append(f.occurred, occurrence{watched: t.watched, Occurrence: o, asked: r.plan.asked(t.asked)[0]})
+			}
 		}
-	}()
-	next, occurrences = w.Config.Step(w.setting, t.before, p.sample(t.questions, e.ingestion), t.slot)
-	if len(t.past) > 0 {
+		if state := r.state(t); t.problem == "" && resultStatuses[state.status] == trigger.StatusError {
+			f.faulty = append(f.faulty, failure{triggerID: t.ID, siteID: t.SiteID, since: time.UnixMicro(state.since).UTC(), problem: state.explanation})
+		}
+	}
+}
+
+// step takes one trigger through the slot.
+func (e *evaluator) step(t *turn, sample trigger.Sample, slot time.Time) (next trigger.State, occurrences []trigger.Occurrence) {
+	before := t.state()
+	if t.problem != "" {
+		return before.Failed(slot, t.problem), nil
+	}
+	if !t.faulty {
+		next, occurrences = e.stepSound(t, before, sample, slot)
+	}
+	if t.faulty {
+		return before.Failed(slot, "The evaluation failed by a fault of this program; its log tells more."), nil
+	}
+	return next, occurrences
+}
+
+func (e *evaluator) stepSound(t *turn, before trigger.State, sample trigger.Sample, slot time.Time) (next trigger.State, occurrences []trigger.Occurrence) {
+	defer e.contain(t)
+	next, occurrences = t.Config.Step(t.setting(), before, sample, t.slot(slot))
+	if len(t.missed) > 0 {
 		var missed []trigger.Occurrence
-		next, missed = trigger.Recall(w.Config, w.setting, t.before, next, t.past)
+		next, missed = trigger.Recall(t.Config, t.setting(), before, next, t.missed)
 		occurrences = append(missed, occurrences...)
 	}
 	return next, occurrences

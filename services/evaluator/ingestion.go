@@ -76,7 +76,7 @@ func pausesOf(beats []clickhouse.Beat, patience time.Duration) []postgres.Outage
 // nothing can be concluded from any low number. What it knows is derived from the events alone, so
 // replicas agree; what it tells is committed under ids and keys that are such facts too.
 //
-// The goroutine that evaluates slots calls observe and blind, another one run.
+// The goroutine that evaluates slots calls observe and view, another one run.
 type ingestion struct {
 	events  *clickhouse.Events
 	store   *postgres.Store
@@ -281,15 +281,30 @@ func (i *ingestion) silentSince() (time.Time, bool) {
 	return i.began, !i.began.IsZero()
 }
 
-// blind tells whether ingestion is silent now, or was for a part of the window that is longer than
-// its usual pauses.
-func (i *ingestion) blind(w trigger.Window) bool {
+// sight is what one moment knows of ingestion.
+type sight struct {
+	silent   bool // now, or nobody knows
+	patience time.Duration
+	outages  []postgres.Outage
+	sighted  time.Time // when the newest outage ended
+}
+
+func (i *ingestion) view() sight {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if !i.began.IsZero() || i.doubtful {
-		return true
+	s := sight{silent: !i.began.IsZero() || i.doubtful, patience: i.patience, outages: slices.Clone(i.outages)}
+	for _, o := range s.outages {
+		if o.Ended.After(s.sighted) {
+			s.sighted = o.Ended
+		}
 	}
-	return slices.ContainsFunc(i.outages, func(o postgres.Outage) bool { return within(o, w) > i.patience })
+	return s
+}
+
+// blind tells whether ingestion is silent now, or was for a part of the window that is longer than
+// its usual pauses.
+func (s sight) blind(w trigger.Window) bool {
+	return s.silent || slices.ContainsFunc(s.outages, func(o postgres.Outage) bool { return within(o, w) > s.patience })
 }
 
 // judges tells whether it is known of the past when ingestion was silent. Of one site alone it is not.
@@ -309,18 +324,6 @@ func within(o postgres.Outage, w trigger.Window) time.Duration {
 		to = o.Ended
 	}
 	return to.Sub(from)
-}
-
-// sighted is when the newest outage ended.
-func (i *ingestion) sighted() (since time.Time) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	for _, o := range i.outages {
-		if o.Ended.After(since) {
-			since = o.Ended
-		}
-	}
-	return since
 }
 
 // learn finds out how long the pauses of all sites together usually are, and which outages there were

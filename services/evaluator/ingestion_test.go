@@ -183,9 +183,9 @@ func TestAnOutageBeginsLastsAndEnds(t *testing.T) {
 	assert.False(t, in.at(i, 0))
 	assert.Equal(t, leastPatience, i.patience, "of an event each minute")
 	assert.False(t, in.at(i, 1))
-	assert.False(t, i.blind(in.window(-5, 1)))
+	assert.False(t, i.view().blind(in.window(-5, 1)))
 	assert.True(t, in.at(i, 2))
-	assert.True(t, i.blind(in.window(-5, 2)))
+	assert.True(t, i.view().blind(in.window(-5, 2)))
 	assert.True(t, in.at(i, 3))
 	assert.Equal(t, 1.0, testutil.ToFloat64(i.metrics.ingestionSilent))
 	assert.Equal(t, 180.0, testutil.ToFloat64(i.metrics.ingestionLag))
@@ -215,10 +215,10 @@ func TestAnOutageBeginsLastsAndEnds(t *testing.T) {
 	}{
 		{20, 31, true}, {28, 40, false}, {27, 40, true}, {30, 60, false}, {-10, 0, false}, {-10, 2, false}, {-10, 3, true}, {-1000, 1000, true},
 	} {
-		assert.Equal(t, c.blind, i.blind(in.window(c.from, c.to)), "%d to %d", c.from, c.to)
+		assert.Equal(t, c.blind, i.view().blind(in.window(c.from, c.to)), "%d to %d", c.from, c.to)
 	}
 	require.NoError(t, i.learn(t.Context()))
-	assert.True(t, i.blind(in.window(20, 31)), "the rhythm has it too")
+	assert.True(t, i.view().blind(in.window(20, 31)), "the rhythm has it too")
 	assert.Equal(t, []postgres.Outage{{Began: in.now, Ended: in.minute(30)}}, in.outages(), "by the same key")
 }
 
@@ -251,8 +251,8 @@ func TestReplicasMakeOneEventOfAnOutage(t *testing.T) {
 	assert.Len(t, in.outages(), 1)
 	assert.Equal(t, 1.0, testutil.ToFloat64(a.metrics.systemEvents.WithLabelValues("ingestion.silent")))
 	assert.Equal(t, 0.0, testutil.ToFloat64(b.metrics.systemEvents.WithLabelValues("ingestion.silent")))
-	assert.True(t, a.blind(in.window(20, 31)))
-	assert.True(t, b.blind(in.window(20, 31)))
+	assert.True(t, a.view().blind(in.window(20, 31)))
+	assert.True(t, b.view().blind(in.window(20, 31)))
 }
 
 func TestAnOutageIsKnownAfterARestart(t *testing.T) {
@@ -266,7 +266,7 @@ func TestAnOutageIsKnownAfterARestart(t *testing.T) {
 	in.events(30, 61, 1, 2)
 	i = in.replica() // nobody saw the end
 	assert.False(t, in.at(i, 60))
-	assert.True(t, i.blind(in.window(0, 60)))
+	assert.True(t, i.view().blind(in.window(0, 60)))
 	events := systemEvents(t, in.pool)
 	require.Len(t, events, 2)
 	assert.Equal(t, in.minute(30), events[1].Data.Until)
@@ -279,8 +279,8 @@ func TestAnOutageThatNobodySawIsFoundAtTheStart(t *testing.T) {
 	in.events(40, 46, 1, 2)
 	i := in.replica()
 	assert.False(t, in.at(i, 45))
-	assert.True(t, i.blind(in.window(30, 45)))
-	assert.False(t, i.blind(in.window(40, 45)))
+	assert.True(t, i.view().blind(in.window(30, 45)))
+	assert.False(t, i.view().blind(in.window(40, 45)))
 	assert.Equal(t, []postgres.Outage{{Began: in.now, Ended: in.minute(40)}}, in.outages())
 	assert.Empty(t, systemEvents(t, in.pool), "it is no news that the evaluator was down")
 }
@@ -292,8 +292,8 @@ func TestALoneSiteIsNeverIngestion(t *testing.T) {
 	in.events(0, 1, 1)
 	i := in.replica()
 	assert.False(t, in.at(i, 100))
-	assert.False(t, i.blind(in.window(0, 100)))
-	assert.False(t, i.blind(in.window(-200, 0)))
+	assert.False(t, i.view().blind(in.window(0, 100)))
+	assert.False(t, i.view().blind(in.window(-200, 0)))
 	assert.Empty(t, in.outages())
 	assert.Equal(t, 0.0, testutil.ToFloat64(i.metrics.ingestionPatience))
 }
@@ -302,7 +302,7 @@ func TestWithoutAnyEventNothingIsSilent(t *testing.T) {
 	in := newInlet(t)
 	i := in.replica()
 	assert.False(t, in.at(i, 100))
-	assert.False(t, i.blind(in.window(0, 100)))
+	assert.False(t, i.view().blind(in.window(0, 100)))
 	assert.True(t, i.learned)
 }
 
@@ -313,11 +313,11 @@ func TestBeforeTheRhythmIsKnown(t *testing.T) {
 	i := in.replica()
 	i.tried = true // and it has failed
 	assert.False(t, in.at(i, 9))
-	assert.False(t, i.blind(in.window(0, 9)))
+	assert.False(t, i.view().blind(in.window(0, 9)))
 	assert.False(t, in.at(i, 10))
-	assert.True(t, i.blind(in.window(0, 10)))
+	assert.True(t, i.view().blind(in.window(0, 10)))
 	require.NoError(t, i.learn(t.Context()))
-	assert.False(t, i.blind(in.window(0, 10)))
+	assert.False(t, i.view().blind(in.window(0, 10)))
 	assert.Empty(t, systemEvents(t, in.pool))
 }
 

@@ -6,7 +6,6 @@ import (
 	"hash/crc32"
 	"log/slog"
 	"maps"
-	"reflect"
 	"slices"
 	"time"
 
@@ -59,8 +58,7 @@ func lead(ctx context.Context, own *shards, tasks ...task) error {
 type holding struct {
 	lease    postgres.Lease
 	lastSlot time.Time
-	states   map[string]trigger.State // of its triggers; nil: to be read before the next slot
-	deferred map[string]bool          // triggers whose newest number waits for its turn to be written
+	states   map[string]*standing // of its triggers; nil: to be read before the next slot
 }
 
 // shards are what this replica holds. One goroutine uses them, which takes or gives away shards
@@ -194,24 +192,32 @@ func (s *shards) restore(ctx context.Context) error {
 	if len(unknown) == 0 {
 		return nil
 	}
-	standings, err := s.store.Standings(ctx, unknown)
+	states := map[int]map[string]*standing{}
+	lastSlots, err := s.store.Standings(ctx, unknown, func(shard int, id string, state trigger.State) {
+		if states[shard] == nil {
+			states[shard] = map[string]*standing{}
+		}
+		packed := packed(state, nil)
+		states[shard][id] = &packed
+	})
 	if err != nil {
 		return err
 	}
 	var lost []postgres.Lease
 	for _, l := range unknown {
-		standing, held := standings[l.Shard]
+		lastSlot, held := lastSlots[l.Shard]
 		if !held {
 			lost = append(lost, l)
 			continue
 		}
-		for id, state := range standing.States {
-			if state.Status != trigger.StatusError && state.LastSlot.Before(standing.LastSlot) {
-				state.LastSlot = standing.LastSlot
-				standing.States[id] = state
-			}
+		h := s.held[l.Shard]
+		h.lastSlot, h.states = lastSlot, states[l.Shard]
+		if h.states == nil {
+			h.states = map[string]*standing{}
 		}
-		s.held[l.Shard].lastSlot, s.held[l.Shard].states = standing.LastSlot, standing.States
+		for _, state := range h.states {
+			state.passed(lastSlot)
+		}
 	}
 	s.forget("lost", lost)
 	return nil
@@ -241,94 +247,89 @@ func (s *shards) due(slot time.Time) (leases []postgres.Lease, since time.Time) 
 	return leases, since
 }
 
-// state is the one that a trigger has in the database.
-func (s *shards) state(w watched) (trigger.State, bool) {
-	state, known := s.held[postgres.ShardOf(w.SiteID)].states[w.ID]
-	return state, known
-}
-
-// changes are what a slot changed in its triggers' states.
-type changes struct {
-	states   []trigger.State // as the triggers
-	write    []postgres.State
-	deferred map[string]bool
-}
+// state is the one that a trigger has in the database; nil: none.
+func (s *shards) state(w *watched) *standing { return s.held[postgres.ShardOf(w.SiteID)].states[w.ID] }
 
 // promptWrites is up to how many numbers that nothing depends on are written in every slot. Of more
 // each is written once a minute, so that a slot of 10,000 busy triggers does not write 10,000 rows.
 const promptWrites = 500
 
-// changes compares the states after a slot with those before it. What a successor must know is
-// written at once; that a slot passed is known from the lease.
-func (s *shards) changes(triggers []watched, turns []turn, after []trigger.State, slot time.Time, interval time.Duration) changes {
-	c := changes{states: after, deferred: map[string]bool{}}
-	var numbers []postgres.State
-	for i, w := range triggers {
-		h, before, next := s.held[postgres.ShardOf(w.SiteID)], turns[i].before, after[i]
-		state := func() postgres.State { return postgres.State{TriggerID: w.ID, SiteID: w.SiteID, State: next} }
+// changes are the states that are written after a slot. What a successor must know is written at once; that
+// a slot passed is known from the lease. States that wait for their turn are marked.
+func (r *round) changes(slot time.Time, interval time.Duration) (write []postgres.State) {
+	var numbers []int
+	for i := range r.turns {
+		t := &r.turns[i]
 		switch {
-		case !turns[i].stored || moved(before, next):
-			c.write = append(c.write, state())
-		case h.deferred[w.ID] || !sameNumber(before.Value, next.Value) || !sameNumber(before.Threshold, next.Threshold) || before.Explanation != next.Explanation:
-			numbers = append(numbers, state())
+		case t.after < 0 && (t.before == nil || !t.before.deferred):
+			continue
+		case t.after < 0: // only its turn to be written may have come
+			t.after = r.room()
+			r.after[t.after] = *t.before
+			r.after[t.after].deferred = false
+			numbers = append(numbers, i)
+		case t.before == nil || t.before.moved(r.after[t.after]):
+			write = append(write, r.written(t))
+		case t.before.deferred || !t.before.shows(r.after[t.after]):
+			numbers = append(numbers, i)
 		}
 	}
-	round := max(1, int64(time.Minute/interval)) // slots
-	for _, state := range numbers {
-		if len(numbers) > promptWrites && int64(crc32.ChecksumIEEE([]byte(state.TriggerID)))%round != slot.Unix()/int64(interval/time.Second)%round {
-			c.deferred[state.TriggerID] = true
+	turns := max(1, int64(time.Minute/interval)) // slots
+	for _, i := range numbers {
+		t := &r.turns[i]
+		if len(numbers) > promptWrites && int64(crc32.ChecksumIEEE([]byte(t.ID)))%turns != slot.Unix()/int64(interval/time.Second)%turns {
+			r.after[t.after].deferred = true
 			continue
 		}
-		c.write = append(c.write, state)
+		write = append(write, r.written(t))
 	}
-	return c
+	return write
 }
 
-// moved tells whether more than the number and its explanation changed.
-func moved(before, next trigger.State) bool {
-	return before.Revision != next.Revision || before.Status != next.Status || !before.Since.Equal(next.Since) ||
-		!before.LastFiredAt.Equal(next.LastFiredAt) || !reflect.DeepEqual(before.Machine, next.Machine)
-}
-
-func sameNumber(a, b *float64) bool {
-	return a == b || a != nil && b != nil && *a == *b
+func (r *round) written(t *turn) postgres.State {
+	return postgres.State{TriggerID: t.ID, SiteID: t.SiteID, State: r.after[t.after].unpacked()}
 }
 
 // settle records what a slot's commit has written: due shards that it left out are lost, the
 // states after the slot hold for the others.
-func (s *shards) settle(due []postgres.Lease, written postgres.Result, triggers []watched, c changes) {
+func (s *shards) settle(due []postgres.Lease, written postgres.Result, r *round) {
 	s.forget("lost", slices.DeleteFunc(slices.Clone(due), func(l postgres.Lease) bool { return slices.Contains(written.Leases, l) }))
 	for _, l := range written.Leases {
-		h := s.held[l.Shard]
-		h.lastSlot, h.deferred = written.Slot, map[string]bool{}
+		s.held[l.Shard].lastSlot = written.Slot
 	}
 	var watching [postgres.Shards]int
-	for i, w := range triggers {
-		shard := postgres.ShardOf(w.SiteID)
+	for i := range r.turns {
+		t := &r.turns[i]
+		shard := postgres.ShardOf(t.SiteID)
 		h := s.held[shard]
 		if h == nil {
 			continue
 		}
 		watching[shard]++
-		h.states[w.ID] = c.states[i]
-		if c.deferred[w.ID] {
-			h.deferred[w.ID] = true
+		if t.after < 0 {
+			continue
 		}
+		if state := h.states[t.ID]; state != nil {
+			*state = r.after[t.after]
+			continue
+		}
+		state := r.after[t.after]
+		h.states[t.ID] = &state
 	}
 	for _, l := range written.Leases {
 		if h := s.held[l.Shard]; len(h.states) > watching[l.Shard] {
-			h.leave(triggers)
+			h.leave(r.turns)
 		}
 	}
 }
 
 // leave forgets the states of triggers that are no longer watched.
-func (h *holding) leave(triggers []watched) {
-	watched := make(map[string]bool, len(triggers))
-	for _, w := range triggers {
-		watched[w.ID] = true
+func (h *holding) leave(turns []turn) {
+	watched := make(map[string]bool, len(turns))
+	for _, t := range turns {
+		watched[t.ID] = true
 	}
-	maps.DeleteFunc(h.states, func(id string, _ trigger.State) bool { return !watched[id] })
+	maps.DeleteFunc(h.states, func(id string, _ *standing) bool { return !watched[id] })
 }
 
 // pause waits, and reports false if the context ended meanwhile.

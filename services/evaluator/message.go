@@ -15,7 +15,7 @@ import (
 
 // occurrence is what a step found, with its trigger.
 type occurrence struct {
-	watched
+	*watched
 	trigger.Occurrence
 	asked trigger.Question // the first of the slot: the number that the condition is about, where it is about one
 }
@@ -95,7 +95,7 @@ func (e *evaluator) contexts(ctx context.Context, slot time.Time, occurred []occ
 	contexts := make([]*trigger.Context, len(occurred))
 	windows, charted := make([]clickhouse.Question, len(occurred)), make([]clickhouse.Question, len(occurred))
 	for i, o := range occurred {
-		windows[i] = clickhouse.Question{SiteID: o.SiteID, Question: trigger.Question{Filters: o.setting.Filters, Window: o.Window}}
+		windows[i] = clickhouse.Question{SiteID: o.SiteID, Question: trigger.Question{Filters: o.Options.Filters, Window: o.Window}}
 		charted[i] = clickhouse.Question{SiteID: o.SiteID, Question: o.asked}
 		charted[i].Window = o.Window
 	}
@@ -132,7 +132,7 @@ func (e *evaluator) conversions(ctx context.Context, slot time.Time, occurred []
 			continue
 		}
 		questions = append(questions, clickhouse.Question{SiteID: o.SiteID, Question: trigger.Question{
-			Ask: trigger.AskEach, Goal: o.setting.Goal, Filters: o.setting.Filters, Window: o.Window,
+			Ask: trigger.AskEach, Goal: o.goal, Filters: o.Options.Filters, Window: o.Window,
 		}})
 		wanted = append(wanted, o.Fingerprints)
 		of = append(of, i)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/plausible-webhooks/plausible-webhooks/pkg/plausible"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 )
 
@@ -20,61 +19,70 @@ const (
 
 // gap is what a trigger missed while nobody evaluated it.
 type gap struct {
-	turn  int
+	*turn
 	slots []trigger.Slot
 	past  []trigger.Past // what was found of the slots
 }
 
 // lookBack measures what triggers missed. A slot without a gap before it asks nothing. The present is worth
 // more than the past: if that takes longer than to the next slot, or fails, the slot goes on without.
-func (e *evaluator) lookBack(ctx context.Context, triggers []watched, turns []turn, sites map[int64]plausible.Site, slot time.Time) {
-	gaps := e.gaps(triggers, turns)
+func (e *evaluator) lookBack(ctx context.Context, r *round, slot time.Time) {
+	gaps := e.gaps(r, slot)
 	if len(gaps) == 0 {
 		return
 	}
 	bounded, cancel := context.WithTimeout(ctx, e.interval)
 	defer cancel()
-	doubtful := !e.ingestion.judges() // what stopped the evaluator may well have stopped ingestion
+	view, doubtful := e.ingestion.view(), !e.ingestion.judges() // what stopped the evaluator may well have stopped ingestion
+	p := newPlan()
 	for from := slot.Add(-trigger.LongestRecall); from.Before(slot); from = from.Add(lookBackPortion) {
-		p := newPlan()
-		questions := make([][][]int, len(gaps))
+		p.begin()
+		asked := make([][]numbers, len(gaps))
 		for k, g := range gaps {
-			w := triggers[g.turn]
-			for _, s := range g.portion(from) {
-				questions[k] = append(questions[k], p.ask(w.SiteID, w.Config.Ask(w.setting, turns[g.turn].before, s)))
-			}
+			asked[k] = e.askBack(g, p, from)
 		}
-		if err := p.answer(bounded, e, sites, slot); err != nil {
+		if err := p.answer(bounded, e, slot); err != nil {
 			if ctx.Err() == nil {
 				e.log.Warn("what was missed in a gap is not looked for", "event", "missed", "slot", slot, "triggers", len(gaps), "error", err.Error())
 			}
 			return
 		}
 		for k := range gaps {
-			for i, s := range gaps[k].portion(from) {
-				sample := p.sample(questions[k][i], e.ingestion)
+			for i, n := range asked[k] {
+				sample := p.sample(n, view, nil)
 				sample.Blind = sample.Blind || doubtful
-				gaps[k].past = append(gaps[k].past, trigger.Past{Slot: s, Sample: sample})
+				gaps[k].past = append(gaps[k].past, trigger.Past{Slot: gaps[k].portion(from)[i], Sample: sample})
 			}
 		}
 	}
 	for _, g := range gaps {
-		turns[g.turn].past = g.past
+		g.missed = g.past
 	}
 }
 
+// askBack collects what must be known of a portion of the slots.
+func (e *evaluator) askBack(g gap, p *plan, from time.Time) (asked []numbers) {
+	defer e.contain(g.turn)
+	setting, before := g.setting(), g.state()
+	for _, s := range g.portion(from) {
+		asked = append(asked, p.ask(g.watched, g.Config.Ask(setting, before, s)))
+	}
+	return asked
+}
+
 // gaps are those of all triggers that want to know what they missed.
-func (e *evaluator) gaps(triggers []watched, turns []turn) (gaps []gap) {
-	missed := func(i, most int) []trigger.Slot {
-		return trigger.Missed(turns[i].asked, triggers[i].setting, turns[i].before, turns[i].slot, most)
+func (e *evaluator) gaps(r *round, slot time.Time) (gaps []gap) {
+	missed := func(t *turn, most int) []trigger.Slot {
+		return trigger.Missed(r.plan.asked(t.asked), t.setting(), t.state(), t.slot(slot), most)
 	}
 	windows := 0
-	for i, t := range turns {
-		if !t.due {
+	for i := range r.turns {
+		t := &r.turns[i]
+		if !t.due || t.faulty || t.before == nil || slot.UnixMicro()-t.before.last <= t.interval.Microseconds() { // nearly all: none was missed
 			continue
 		}
-		if slots := missed(i, trigger.MostRecalled); len(slots) > 0 {
-			gaps = append(gaps, gap{turn: i, slots: slots})
+		if slots := missed(t, trigger.MostRecalled); len(slots) > 0 {
+			gaps = append(gaps, gap{turn: t, slots: slots})
 			windows += len(slots)
 		}
 	}

@@ -409,12 +409,12 @@ func (m measuring) norm(days []postgres.BaselineDay, zone *time.Location) *trigg
 // not kept.
 func (n *norms) offhand(ctx context.Context, w watched, q clickhouse.Question, now time.Time) (*trigger.Norm, error) {
 	n.mutex.Lock()
-	if s := n.wanted[keyOf(q)]; s != nil && s.of(w.site) && s.norm != nil {
+	if s := n.wanted[keyOf(q)]; s != nil && s.of(*w.site) && s.norm != nil {
 		defer n.mutex.Unlock()
 		return s.norm, nil
 	}
 	n.mutex.Unlock()
-	m := measuring{wanted: normSeries{question: q, samples: n.events.Samples(q), site: w.site}}
+	m := measuring{wanted: normSeries{question: q, samples: n.events.Samples(q), site: *w.site}}
 	if m.wanted.samples == 0 {
 		return nil, nil //nolint:nilnil // as norms.of tells what is not known
 	}
@@ -442,5 +442,5 @@ func (n *norms) offhand(ctx context.Context, w watched, q clickhouse.Question, n
 	for _, d := range days {
 		list = append(list, *d)
 	}
-	return m.norm(list, w.setting.Zone), nil
+	return m.norm(list, w.zone), nil
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"slices"
 	"strconv"
 	"time"
 
@@ -30,13 +29,13 @@ var resultStatuses = []trigger.Status{
 }
 
 // resultOf is the result of one slot.
-func resultOf(state trigger.State, second uint16, step time.Duration) resultRun {
-	r := resultRun{from: second, to: second, step: uint16(step / time.Second), status: uint8(max(0, slices.Index(resultStatuses, state.Status))), value: none, threshold: none}
-	if state.Value != nil && state.Status != trigger.StatusInsufficient && state.Status != trigger.StatusError { // else it is of an earlier slot
-		r.value = float32(*state.Value)
+func resultOf(state *standing, second uint16, step time.Duration) resultRun {
+	r := resultRun{from: second, to: second, step: uint16(step / time.Second), status: state.status, value: none, threshold: none}
+	if status := resultStatuses[state.status]; !math.IsNaN(state.value) && status != trigger.StatusInsufficient && status != trigger.StatusError { // else it is of an earlier slot
+		r.value = float32(state.value)
 	}
-	if state.Threshold != nil {
-		r.threshold = float32(*state.Threshold)
+	if !math.IsNaN(state.threshold) {
+		r.threshold = float32(state.threshold)
 	}
 	return r
 }

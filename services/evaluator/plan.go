@@ -11,12 +11,28 @@ import (
 )
 
 // plan collects what the triggers of a slot must know, each question once, and hands every
-// trigger the answers to its own.
+// trigger the answers to its own. The next slot uses its memory again.
 type plan struct {
 	questions []clickhouse.Question
-	numbers   map[questionKey]int
+	sites     map[int64]*plausible.Site // of questions that are not answered by ClickHouse alone
 	answers   []trigger.Answer
+
+	list  []int32 // numbers of questions, trigger by trigger
+	known map[placedKey]int32
+	kinds map[questionKey]int32 // what is asked, of any site and window; kept from slot to slot
 }
+
+// numbers are where in a plan's list the numbers of a trigger's questions are.
+type numbers struct{ first, count int32 }
+
+// placedKey is a question with its kind by its number: a plan of 50,000 triggers has 15,000.
+type placedKey struct {
+	site, from, to int64
+	kind           int32
+}
+
+// mostKinds bounds the memory of what no trigger asks any more.
+const mostKinds = 50_000
 
 // questionKey is a question that can be compared.
 type questionKey struct {
@@ -37,28 +53,61 @@ func questionKeyOf(q clickhouse.Question) questionKey {
 	}
 }
 
-func newPlan() *plan { return &plan{numbers: map[questionKey]int{}} }
+func newPlan() *plan {
+	return &plan{sites: map[int64]*plausible.Site{}, known: map[placedKey]int32{}, kinds: map[questionKey]int32{}}
+}
+
+// begin forgets the slot before.
+func (p *plan) begin() {
+	clear(p.questions)
+	clear(p.sites)
+	clear(p.known)
+	p.questions, p.answers, p.list = p.questions[:0], nil, p.list[:0]
+	if len(p.kinds) > mostKinds {
+		clear(p.kinds)
+	}
+}
 
 // ask adds a trigger's questions and returns their numbers.
-func (p *plan) ask(site int64, questions []trigger.Question) []int {
-	numbers := make([]int, len(questions))
-	for i, q := range questions {
-		asked := clickhouse.Question{SiteID: site, Question: q}
-		key := questionKeyOf(asked)
-		no, known := p.numbers[key]
+func (p *plan) ask(w *watched, questions []trigger.Question) numbers {
+	n := numbers{int32(len(p.list)), int32(len(questions))}
+	for _, q := range questions {
+		asked := clickhouse.Question{SiteID: w.SiteID, Question: q}
+		of := questionKeyOf(asked)
+		key := placedKey{site: of.site, from: of.from, to: of.to}
+		of.site, of.from, of.to = 0, 0, 0
+		kind, known := p.kinds[of]
 		if !known {
-			no = len(p.questions)
-			p.numbers[key] = no
-			p.questions = append(p.questions, asked)
+			kind = int32(len(p.kinds))
+			p.kinds[of] = kind
 		}
-		numbers[i] = no
+		key.kind = kind
+		no, known := p.known[key]
+		if !known {
+			no = int32(len(p.questions))
+			p.known[key] = no
+			p.questions = append(p.questions, asked)
+			if q.Ask == trigger.AskNorm || q.Ask == trigger.AskNewcomers {
+				p.sites[w.SiteID] = w.site
+			}
+		}
+		p.list = append(p.list, no)
 	}
-	return numbers
+	return n
+}
+
+// asked are the questions with these numbers.
+func (p *plan) asked(n numbers) []trigger.Question {
+	asked := make([]trigger.Question, n.count)
+	for k, no := range p.list[n.first : n.first+n.count] {
+		asked[k] = p.questions[no].Question
+	}
+	return asked
 }
 
 // answer asks ClickHouse all questions together, and the norms and the values seen before where
 // those are known.
-func (p *plan) answer(ctx context.Context, e *evaluator, sites map[int64]plausible.Site, slot time.Time) (err error) {
+func (p *plan) answer(ctx context.Context, e *evaluator, slot time.Time) (err error) {
 	if p.answers, err = e.events.Answer(ctx, p.questions, slot, e.interval); err != nil {
 		return err
 	}
@@ -66,9 +115,9 @@ func (p *plan) answer(ctx context.Context, e *evaluator, sites map[int64]plausib
 	for i, q := range p.questions {
 		switch q.Ask {
 		case trigger.AskNorm:
-			p.answers[i].Norm = e.norms.of(sites[q.SiteID], q)
+			p.answers[i].Norm = e.norms.of(*p.sites[q.SiteID], q)
 		case trigger.AskNewcomers:
-			statsFrom[q.SiteID] = sites[q.SiteID].StatsAt
+			statsFrom[q.SiteID] = p.sites[q.SiteID].StatsAt
 		}
 	}
 	if err := e.newcomers.keep(ctx, p.questions, p.answers, statsFrom); err != nil {
@@ -77,12 +126,13 @@ func (p *plan) answer(ctx context.Context, e *evaluator, sites map[int64]plausib
 	return nil
 }
 
-// sample is the answers with these numbers, and what ingestion lets one conclude from them.
-func (p *plan) sample(numbers []int, i *ingestion) trigger.Sample {
-	sample := trigger.Sample{Answers: make([]trigger.Answer, len(numbers)), Sighted: i.sighted()}
-	for k, no := range numbers {
-		sample.Answers[k] = p.answers[no]
-		sample.Blind = sample.Blind || blindTo(p.questions[no].Question, i.blind)
+// sample is the answers with these numbers, in the memory of others, and what ingestion lets one conclude
+// from them.
+func (p *plan) sample(n numbers, view sight, into []trigger.Answer) trigger.Sample {
+	sample := trigger.Sample{Answers: into[:0], Sighted: view.sighted}
+	for _, no := range p.list[n.first : n.first+n.count] {
+		sample.Answers = append(sample.Answers, p.answers[no])
+		sample.Blind = sample.Blind || blindTo(p.questions[no].Question, view.blind)
 	}
 	return sample
 }

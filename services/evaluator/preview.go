@@ -76,10 +76,11 @@ func (e *evaluator) unsaved(ctx context.Context, request stream.PreviewRequest) 
 	if err != nil {
 		return watched{}, err
 	}
-	w := e.catalogue.resolve(trigger.Trigger{
+	w := watched{Trigger: trigger.Trigger{
 		ID: "preview", SiteID: request.SiteID, Type: request.Type, Config: config, Revision: 1,
 		Options: trigger.Options{Cooldown: time.Duration(request.CooldownSeconds) * time.Second, NotifyResolved: request.NotifyResolved, Filters: filters},
-	}, sites, goals)
+	}}
+	e.catalogue.resolve(&w, present(sites, goals))
 	if w.problem != "" {
 		return watched{}, refuse(stream.RefusedImpossible, "%s", w.problem)
 	}

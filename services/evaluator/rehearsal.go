@@ -63,7 +63,7 @@ func (e *evaluator) newRehearsal(ctx context.Context, w watched, request stream.
 	if err != nil {
 		return nil, err
 	}
-	r.watched.setting.RevisedAt = r.from // a trigger that begins then
+	r.watched.RevisedAt = r.from // a trigger that begins then
 	if grid.Slots < 1 {
 		return nil, refuse(stream.RefusedInvalid, "The period is too short: of this trigger no slot lies in it.")
 	}
@@ -83,7 +83,7 @@ func (e *evaluator) newRehearsal(ctx context.Context, w watched, request stream.
 // nominal is the setting with which questions are asked: their windows are whole, and it is the history that
 // leaves out what came before the stats begin.
 func (r *rehearsal) nominal() trigger.Setting {
-	s := r.watched.setting
+	s := r.watched.setting()
 	s.StatsFrom = time.Time{}
 	return s
 }
@@ -138,7 +138,7 @@ func (r *rehearsal) fetchWindows(ctx context.Context, config trigger.Config, nom
 	var keys []questionKey
 	for k := range r.grid.Slots {
 		slot := trigger.Slot{At: r.grid.First.Add(time.Duration(k) * r.grid.Step), Interval: r.step}
-		if r.grid.Step < r.step && k > 0 && !r.e.hasTurn(r.watched.Type, slot) {
+		if r.grid.Step < r.step && k > 0 && !r.e.hasTurn(r.watched.Type, r.watched.SiteID, slot) {
 			continue
 		}
 		for _, q := range config.Ask(nominal, trigger.NewState(1, r.from), slot) {
@@ -181,12 +181,12 @@ func (d replayed) firings() []stream.PreviewFiring {
 
 // run steps a config through all slots.
 func (r *rehearsal) run(ctx context.Context, config trigger.Config) (done replayed, err error) {
-	setting, nominal := r.watched.setting, r.nominal()
+	setting, nominal := r.watched.setting(), r.nominal()
 	state := trigger.NewState(1, r.from)
 	var sample trigger.Sample
 	for k := range r.grid.Slots {
 		slot := trigger.Slot{At: r.grid.First.Add(time.Duration(k) * r.grid.Step), Interval: r.step}
-		if r.grid.Step < r.step && k > 0 && !r.e.hasTurn(r.watched.Type, slot) {
+		if r.grid.Step < r.step && k > 0 && !r.e.hasTurn(r.watched.Type, r.watched.SiteID, slot) {
 			continue
 		}
 		if k%1024 == 0 && ctx.Err() != nil {

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 	"github.com/plausible-webhooks/plausible-webhooks/services/evaluator/internal/postgres"
 )
 
@@ -56,7 +55,7 @@ func newResults(store *postgres.Store, interval time.Duration, log *slog.Logger)
 }
 
 // note remembers the slot's results of the shards that were committed.
-func (r *results) note(slot time.Time, committed []postgres.Lease, triggers []watched, turns []turn, after []trigger.State) {
+func (r *results) note(slot time.Time, committed []postgres.Lease, of *round) {
 	var isCommitted [postgres.Shards]bool
 	for _, l := range committed {
 		isCommitted[l.Shard] = true
@@ -64,15 +63,16 @@ func (r *results) note(slot time.Time, committed []postgres.Lease, triggers []wa
 	hour, second := slot.Unix()/hourSeconds, uint16(slot.Unix()%hourSeconds)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i, w := range triggers {
-		if !isCommitted[postgres.ShardOf(w.SiteID)] || !turns[i].due && w.problem == "" {
+	for i := range of.turns {
+		t := &of.turns[i]
+		if !isCommitted[postgres.ShardOf(t.SiteID)] || !t.due && t.problem == "" {
 			continue
 		}
-		result := resultOf(after[i], second, turns[i].slot.Interval)
-		m := r.triggers[w.ID]
+		result := resultOf(&of.after[t.after], second, t.interval)
+		m := r.triggers[t.ID]
 		switch {
 		case m == nil:
-			r.triggers[w.ID] = &remembered{turn: uint8(int64(crc32.ChecksumIEEE([]byte(w.ID))) % r.turns), present: since(hour, result)}
+			r.triggers[t.ID] = &remembered{turn: uint8(int64(crc32.ChecksumIEEE([]byte(t.ID))) % r.turns), present: since(hour, result)}
 		case slot.Sub(m.present.upto()) > resultsGap: // another replica may have evaluated it meanwhile: what it stored is read
 			m.finished, m.present = nil, since(hour, result)
 		case m.present.hour != hour:

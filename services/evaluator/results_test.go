@@ -73,28 +73,27 @@ func FuzzUnpackHour(f *testing.F) {
 }
 
 // steady notes an hour of slots of many triggers: every tenth has a number that changes with each slot.
-func steady(r *results, triggers int, from time.Time, slots int) []watched {
-	all, turns, after := make([]watched, triggers), make([]turn, triggers), make([]trigger.State, triggers)
+func steady(r *results, triggers int, from time.Time, slots int) {
+	of := &round{turns: make([]turn, triggers), after: make([]standing, triggers)}
 	leases := make([]postgres.Lease, postgres.Shards)
 	for shard := range leases {
 		leases[shard].Shard = shard
 	}
-	for i := range all {
-		all[i].Trigger = trigger.Trigger{ID: fmt.Sprintf("tr_%012d", i), SiteID: int64(i)}
-		turns[i] = turn{due: true, slot: trigger.Slot{Interval: 10 * time.Second}}
+	for i := range of.turns {
+		w := &watched{Trigger: trigger.Trigger{ID: fmt.Sprintf("tr_%012d", i), SiteID: int64(i)}}
+		of.turns[i] = turn{watched: w, due: true, interval: 10 * time.Second, after: int32(i)}
 	}
-	threshold, random := 50.0, rand.New(rand.NewPCG(1, 2))
+	random := rand.New(rand.NewPCG(1, 2))
 	for slot := range slots {
-		for i := range all {
+		for i := range of.after {
 			value := float64(i % 7)
 			if i%10 == 0 {
 				value = float64(random.IntN(25))
 			}
-			after[i] = trigger.State{Status: trigger.StatusOK, Value: &value, Threshold: &threshold}
+			of.after[i] = standing{value: value, threshold: 50}
 		}
-		r.note(from.Add(time.Duration(slot)*10*time.Second), leases, all, turns, after)
+		r.note(from.Add(time.Duration(slot)*10*time.Second), leases, of)
 	}
-	return all
 }
 
 func TestMemoryOfResultsIsBounded(t *testing.T) {

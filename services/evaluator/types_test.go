@@ -1,6 +1,7 @@
 package evaluator
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -171,34 +172,44 @@ func TestTheThreeSilences(t *testing.T) {
 	assert.Equal(t, []string{"ingestion.silent", "ingestion.resumed"}, kinds)
 }
 
-// faultyConfig panics in its step.
-type faultyConfig struct{ trigger.Config }
+// faultyStep and faultyAsk panic where their names say.
+type (
+	faultyStep struct{ trigger.Config }
+	faultyAsk  struct{ trigger.Config }
+)
 
-func (faultyConfig) Step(trigger.Setting, trigger.State, trigger.Sample, trigger.Slot) (trigger.State, []trigger.Occurrence) {
+func (faultyStep) Step(trigger.Setting, trigger.State, trigger.Sample, trigger.Slot) (trigger.State, []trigger.Occurrence) {
+	panic("a fault of the program")
+}
+
+func (faultyAsk) Ask(trigger.Setting, trigger.State, trigger.Slot) []trigger.Question {
 	panic("a fault of the program")
 }
 
 func TestAFaultInOneTriggerHarmsNoOther(t *testing.T) {
-	b := newBench(t)
-	faulty := b.trigger(trigger.VisitorSpikeType, `{"threshold": 1, "window_seconds": 60}`)
-	b.trigger(trigger.VisitorSpikeType, `{"threshold": 1, "window_seconds": 60}`)
-	b.insert(b.event("pageview", -5, 1))
-	all, err := b.catalogue.read(t.Context())
-	require.NoError(t, err)
-	var whole trigger.Config
-	for i := range all {
-		if all[i].ID == faulty {
-			whole = all[i].Config
-			all[i].Config = faultyConfig{whole}
-		}
+	for name, broken := range map[string]func(trigger.Config) trigger.Config{
+		"when it steps": func(c trigger.Config) trigger.Config { return faultyStep{c} },
+		"when it asks":  func(c trigger.Config) trigger.Config { return faultyAsk{c} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			id := b.trigger(trigger.VisitorSpikeType, `{"threshold": 1, "window_seconds": 60}`)
+			b.trigger(trigger.VisitorSpikeType, `{"threshold": 1, "window_seconds": 60}`)
+			b.insert(b.event("pageview", -5, 1))
+			all, err := b.catalogue.read(t.Context())
+			require.NoError(t, err)
+			faulty := all[slices.IndexFunc(all, func(w *watched) bool { return w.ID == id })]
+			whole := faulty.Config
+			faulty.Config = broken(whole)
+			assert.Len(t, b.slot(0), 1, "the other fires")
+			status, why := b.explanation(id)
+			assert.Equal(t, "error", status)
+			assert.Contains(t, why, "fault of this program")
+			var events int
+			require.NoError(t, b.pool.QueryRow(t.Context(), "SELECT count(*) FROM system_events WHERE kind = 'trigger.failing'").Scan(&events))
+			assert.Equal(t, 1, events)
+			faulty.Config = whole
+			assert.Len(t, b.slot(10), 1, "it recovers")
+		})
 	}
-	assert.Len(t, b.slot(0), 1, "the other fires")
-	status, why := b.explanation(faulty)
-	assert.Equal(t, "error", status)
-	assert.Contains(t, why, "fault of this program")
-	var events int
-	require.NoError(t, b.pool.QueryRow(t.Context(), "SELECT count(*) FROM system_events WHERE kind = 'trigger.failing'").Scan(&events))
-	assert.Equal(t, 1, events)
-	b.catalogue.drop()
-	assert.Len(t, b.slot(10), 1, "it recovers")
 }

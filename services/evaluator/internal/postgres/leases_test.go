@@ -164,11 +164,11 @@ func TestCommitWritesTheShardsStillHeld(t *testing.T) {
 	assert.Equal(t, []string{"tr_2"}, states)
 	assert.Equal(t, []string{"f_2"}, firings)
 
-	standings, err := s.Standings(ctx, append(theirs, mine...))
+	lastSlots, err := s.Standings(ctx, append(theirs, mine...), func(int, string, trigger.State) {})
 	require.NoError(t, err)
-	assert.Len(t, standings, 3, "stale leases name no shard")
-	assert.Zero(t, standings[1].LastSlot)
-	assert.Equal(t, noon, standings[2].LastSlot)
+	assert.Len(t, lastSlots, 3, "stale leases name no shard")
+	assert.Zero(t, lastSlots[1])
+	assert.Equal(t, noon, lastSlots[2])
 
 	all.Leases = mine[:2]
 	did, err = s.Commit(ctx, all)
@@ -216,8 +216,12 @@ func TestStandingsHoldTheStatesOfTheirShards(t *testing.T) {
 	leases := take(t, s, "a", Shards)
 	_, err = s.Commit(ctx, Result{Leases: leases, Slot: noon, States: []State{state(1), state(2), state(17), state(33)}})
 	require.NoError(t, err)
-	standings, err := s.Standings(ctx, leases[1:2])
+	states := map[string]trigger.State{}
+	lastSlots, err := s.Standings(ctx, leases[1:2], func(shard int, id string, state trigger.State) {
+		assert.Equal(t, 1, shard)
+		states[id] = state
+	})
 	require.NoError(t, err)
-	assert.Equal(t, map[int]Standing{1: {LastSlot: noon, States: map[string]trigger.State{"tr_1": state(1).State, "tr_17": state(17).State}}}, standings,
-		"the trigger of site 33 is gone")
+	assert.Equal(t, map[int]time.Time{1: noon}, lastSlots)
+	assert.Equal(t, map[string]trigger.State{"tr_1": state(1).State, "tr_17": state(17).State}, states, "the trigger of site 33 is gone")
 }

@@ -13,29 +13,24 @@ import (
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 )
 
-// Standing is how far a shard was evaluated.
-type Standing struct {
-	LastSlot time.Time                // the newest slot evaluated by anyone; zero: none yet
-	States   map[string]trigger.State // of its triggers
-}
-
-// Standings reads how far the leases' shards are, by shard. A shard that has another owner by
-// now is missing. A commit of the same owner that still runs, because its answer was lost, is
+// Standings reads how far the leases' shards were evaluated by anyone, by shard, and hands over the states
+// of their triggers; a shard that nobody has evaluated yet has the zero time. A shard that has another
+// owner by now is missing. A commit of the same owner that still runs, because its answer was lost, is
 // waited for.
-func (s *Store) Standings(ctx context.Context, leases []Lease) (standings map[int]Standing, err error) {
+func (s *Store) Standings(ctx context.Context, leases []Lease, each func(shard int, triggerID string, state trigger.State)) (lastSlots map[int]time.Time, err error) {
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		if standings, err = lockStandings(ctx, tx, leases); err != nil {
+		if lastSlots, err = lockStandings(ctx, tx, leases); err != nil {
 			return err
 		}
-		return readStates(ctx, tx, standings)
+		return readStates(ctx, tx, slices.Collect(maps.Keys(lastSlots)), each)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read states: %w", err)
 	}
-	return standings, nil
+	return lastSlots, nil
 }
 
-func lockStandings(ctx context.Context, tx pgx.Tx, leases []Lease) (map[int]Standing, error) {
+func lockStandings(ctx context.Context, tx pgx.Tx, leases []Lease) (map[int]time.Time, error) {
 	const statement = `
 		SELECT shard, last_slot FROM evaluator_leases
 		WHERE (shard, owner, epoch) IN (SELECT * FROM unnest($1::int[], $2::text[], $3::bigint[])) FOR UPDATE`
@@ -43,46 +38,40 @@ func lockStandings(ctx context.Context, tx pgx.Tx, leases []Lease) (map[int]Stan
 	if err != nil {
 		return nil, err
 	}
-	standings := map[int]Standing{}
+	lastSlots := map[int]time.Time{}
 	var shard int
 	var lastSlot *time.Time
 	_, err = pgx.ForEachRow(rows, []any{&shard, &lastSlot}, func() error {
-		standing := Standing{States: map[string]trigger.State{}}
-		if lastSlot != nil {
-			standing.LastSlot = lastSlot.UTC()
-		}
-		standings[shard] = standing
+		lastSlots[shard] = known(lastSlot)
 		return nil
 	})
-	return standings, err
+	return lastSlots, err
 }
 
-func readStates(ctx context.Context, tx pgx.Tx, standings map[int]Standing) error {
+func readStates(ctx context.Context, tx pgx.Tx, shards []int, each func(shard int, triggerID string, state trigger.State)) error {
 	const statement = `
 		SELECT site_shard(t.site_id), s.trigger_id, s.revision, s.status, s.value, s.threshold, s.since,
 		       s.last_evaluated_at, s.last_fired_at, s.explanation, s.machine
 		FROM trigger_states s JOIN triggers t ON t.id = s.trigger_id WHERE site_shard(t.site_id) = ANY ($1)`
-	rows, err := tx.Query(ctx, statement, slices.Collect(maps.Keys(standings)))
+	rows, err := tx.Query(ctx, statement, shards)
 	if err != nil {
 		return err
 	}
-	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (struct{}, error) {
+	defer rows.Close()
+	for rows.Next() {
 		var shard int
 		var id string
 		var state trigger.State
 		var lastFired *time.Time
-		err := row.Scan(&shard, &id, &state.Revision, &state.Status, &state.Value, &state.Threshold, &state.Since,
+		err := rows.Scan(&shard, &id, &state.Revision, &state.Status, &state.Value, &state.Threshold, &state.Since,
 			&state.LastSlot, &lastFired, &state.Explanation, &state.Machine)
-		state.Since, state.LastSlot = state.Since.UTC(), state.LastSlot.UTC()
-		if lastFired != nil {
-			state.LastFiredAt = lastFired.UTC()
+		if err != nil {
+			return err
 		}
-		if err == nil {
-			standings[shard].States[id] = state
-		}
-		return struct{}{}, err
-	})
-	return err
+		state.Since, state.LastSlot, state.LastFiredAt = state.Since.UTC(), state.LastSlot.UTC(), known(lastFired)
+		each(shard, id, state)
+	}
+	return rows.Err()
 }
 
 // State is where a trigger stands after a slot.
