@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -90,7 +91,8 @@ type figures struct {
 //
 //	make bench-evaluator
 func BenchmarkSlots(b *testing.B) {
-	const slots = 42 // of 10 s: each trigger of a long window has its turn seven times
+	defer debug.SetGCPercent(debug.SetGCPercent(GarbagePercent)) // the program's
+	const slots = 42                                             // of 10 s: each trigger of a long window has its turn seven times
 	counts := []int{10, 1000, 10_000, 50_000}
 	w := newBench(b)
 	passing := time.Duration(2*len(counts)*(settling+slots)) * w.config.Interval
@@ -191,6 +193,7 @@ func (w *bench) measure(b *testing.B, from time.Time, slots int, arrive func(slo
 		arrive(slot)
 		_, err := w.evaluate(b.Context(), slot)
 		require.NoError(b, err)
+		tidy(false)
 	}
 	require.NoError(b, w.norms.refresh(b.Context()))
 	took := make([]time.Duration, slots)
@@ -203,6 +206,7 @@ func (w *bench) measure(b *testing.B, from time.Time, slots int, arrive func(slo
 		_, err := w.evaluate(b.Context(), slot)
 		require.NoError(b, err)
 		took[i] = time.Since(started)
+		tidy(false)
 	}
 	asked := w.queries.Load() - queries
 	slices.Sort(took)
@@ -229,7 +233,7 @@ func queryPerTrigger(b *testing.B, url string, slot time.Time) time.Duration {
 }
 
 // residentMemory is that of an evaluator of its own, some slots after it took over, in MB.
-func (w *bench) residentMemory(b *testing.B) float64 {
+func (w *bench) residentMemory(b testing.TB) float64 {
 	b.Helper()
 	require.NoError(b, w.shards.resign(b.Context()))
 	program := filepath.Join(b.TempDir(), "evaluator")
@@ -262,7 +266,7 @@ func (w *bench) residentMemory(b *testing.B) float64 {
 	return 0
 }
 
-func (w *bench) lastCommittedSlot(b *testing.B) (slot time.Time) {
+func (w *bench) lastCommittedSlot(b testing.TB) (slot time.Time) {
 	b.Helper()
 	require.NoError(b, w.pool.QueryRow(b.Context(), "SELECT max(last_slot) FROM evaluator_leases").Scan(&slot))
 	return slot

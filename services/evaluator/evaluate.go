@@ -78,9 +78,6 @@ func (e *evaluator) evaluate(ctx context.Context, slot time.Time) (firings int, 
 		if t.due {
 			e.ask(t, r.plan, slot)
 		}
-		if t.due || t.problem != "" {
-			t.after = r.room()
-		}
 	}
 	if err := r.plan.answer(ctx, e, slot); err != nil {
 		return 0, err
@@ -137,52 +134,52 @@ func (e *evaluator) watched(ctx context.Context, due []postgres.Lease) ([]*watch
 
 // round is what is known of a slot while it is evaluated. The next slot uses its memory again.
 type round struct {
-	plan  *plan
-	turns []turn     // of all triggers
-	after []standing // states after the slot, of the turns that changed something
+	plan   *plan
+	turns  []turn                    // of all triggers
+	after  []standings               // states that the slot changed, of each portion of the turns
+	missed map[string][]trigger.Past // by trigger: slots that nobody evaluated
 }
 
-func newRound() *round { return &round{plan: newPlan()} }
+func newRound() *round {
+	return &round{plan: newPlan(), after: make([]standings, runtime.GOMAXPROCS(0)), missed: map[string][]trigger.Past{}}
+}
 
 // begin makes room for so many turns, and forgets the slot before.
 func (r *round) begin(turns int) {
 	clear(r.turns[:cap(r.turns)]) // what the last slot pointed to can go
-	clear(r.after[:cap(r.after)])
 	if cap(r.turns) < turns {
 		r.turns = make([]turn, turns)
 	}
-	r.turns, r.after = r.turns[:turns], r.after[:0]
-	r.plan.begin()
-}
-
-// room is the place of one more state.
-func (r *round) room() int32 {
-	r.after = append(r.after, standing{})
-	return int32(len(r.after) - 1)
-}
-
-// state is where a trigger stands after the slot.
-func (r *round) state(t *turn) *standing {
-	if t.after < 0 {
-		return t.before
+	r.turns = r.turns[:turns]
+	for i := range r.after {
+		r.after[i].begin()
 	}
-	return &r.after[t.after]
+	clear(r.missed)
+	r.plan.begin()
 }
 
 // turn is a trigger's part in a slot.
 type turn struct {
 	*watched
-	before   *standing      // nil: it is new, or of a new revision
-	missed   []trigger.Past // slots that nobody evaluated
-	interval time.Duration  // between two of its slots
-	asked    numbers        // its questions
-	after    int32          // its state after the slot; negative: the same
-	due      bool           // long windows are not worth looking at in every slot
-	faulty   bool           // a fault of this program was met
+	before   *standing     // nil: it is new, or of a new revision
+	next     *standing     // after the slot; nil: the same, but that the slot has passed
+	interval time.Duration // between two of its slots
+	asked    numbers       // its questions
+	due      bool          // long windows are not worth looking at in every slot
+	faulty   bool          // a fault of this program was met
+	passed   bool          // it was stepped, and nothing else came of it
+}
+
+// after is where the trigger stands after the slot.
+func (t *turn) after() *standing {
+	if t.next == nil {
+		return t.before
+	}
+	return t.next
 }
 
 func (e *evaluator) turnOf(w *watched, slot time.Time) turn {
-	t := turn{watched: w, before: e.shards.state(w), after: -1}
+	t := turn{watched: w, before: e.shards.state(w)}
 	if t.before != nil && int(t.before.revision) != w.Revision { // it starts anew
 		t.before = nil
 	}
@@ -252,13 +249,14 @@ type findings struct {
 // stepAll takes all triggers through the slot, as many at once as there are processors: steps are pure.
 func (e *evaluator) stepAll(r *round, slot time.Time) (all findings) {
 	view := e.ingestion.view()
-	portion := max(1, (len(r.turns)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
-	found := make([]findings, 0, runtime.GOMAXPROCS(0))
+	portion := max(1, (len(r.turns)+len(r.after)-1)/len(r.after))
+	found := make([]findings, len(r.after))
 	var stepping sync.WaitGroup
+	portions := 0
 	for some := range slices.Chunk(r.turns, portion) {
-		found = append(found, findings{})
-		f := &found[len(found)-1]
-		stepping.Go(func() { e.stepSome(some, r, view, slot, f) })
+		f, after := &found[portions], &r.after[portions]
+		portions++
+		stepping.Go(func() { e.stepSome(some, r.plan, r.missed, view, slot, after, f) })
 	}
 	stepping.Wait()
 	for _, f := range found {
@@ -267,36 +265,39 @@ func (e *evaluator) stepAll(r *round, slot time.Time) (all findings) {
 	return all
 }
 
-func (e *evaluator) stepSome(some []turn, r *round, view sight, slot time.Time, f *findings) {
+func (e *evaluator) stepSome(some []turn, p *plan, missed map[string][]trigger.Past, view sight, slot time.Time, after *standings, f *findings) {
 	var answers []trigger.Answer // of one trigger after the other
 	for i := range some {
 		t := &some[i]
-		if t.after >= 0 {
+		if t.due || t.problem != "" {
 			var sample trigger.Sample
 			if t.due && !t.faulty {
-				sample = r.plan.sample(t.asked, view, answers)
+				sample = p.sample(t.asked, view, answers)
 				answers = sample.Answers
 			}
-			next, occurrences := e.step(t, sample, slot)
-			r.after[t.after] = packed(next, t.before)
+			next, occurrences := e.step(t, sample, missed[t.ID], slot)
+			state := packed(next, t.before)
+			if t.passed = t.before != nil && t.before.onlyPassed(state, slot); !t.passed {
+				t.next = after.keep(state)
+			}
 			for _, o := range occurrences {
-				f.occurred = append(f.occurred, occurrence{watched: t.watched, Occurrence: o, asked: r.plan.asked(t.asked)[0]})
+				f.occurred = append(f.occurred, occurrence{watched: t.watched, Occurrence: o, asked: p.asked(t.asked)[0]})
 			}
 		}
-		if state := r.state(t); t.problem == "" && resultStatuses[state.status] == trigger.StatusError {
+		if state := t.after(); t.problem == "" && resultStatuses[state.status] == trigger.StatusError {
 			f.faulty = append(f.faulty, failure{triggerID: t.ID, siteID: t.SiteID, since: time.UnixMicro(state.since).UTC(), problem: state.explanation})
 		}
 	}
 }
 
 // step takes one trigger through the slot.
-func (e *evaluator) step(t *turn, sample trigger.Sample, slot time.Time) (next trigger.State, occurrences []trigger.Occurrence) {
+func (e *evaluator) step(t *turn, sample trigger.Sample, past []trigger.Past, slot time.Time) (next trigger.State, occurrences []trigger.Occurrence) {
 	before := t.state()
 	if t.problem != "" {
 		return before.Failed(slot, t.problem), nil
 	}
 	if !t.faulty {
-		next, occurrences = e.stepSound(t, before, sample, slot)
+		next, occurrences = e.stepSound(t, before, sample, past, slot)
 	}
 	if t.faulty {
 		return before.Failed(slot, "The evaluation failed by a fault of this program; its log tells more."), nil
@@ -304,12 +305,12 @@ func (e *evaluator) step(t *turn, sample trigger.Sample, slot time.Time) (next t
 	return next, occurrences
 }
 
-func (e *evaluator) stepSound(t *turn, before trigger.State, sample trigger.Sample, slot time.Time) (next trigger.State, occurrences []trigger.Occurrence) {
+func (e *evaluator) stepSound(t *turn, before trigger.State, sample trigger.Sample, past []trigger.Past, slot time.Time) (next trigger.State, occurrences []trigger.Occurrence) {
 	defer e.contain(t)
 	next, occurrences = t.Config.Step(t.setting(), before, sample, t.slot(slot))
-	if len(t.missed) > 0 {
+	if len(past) > 0 {
 		var missed []trigger.Occurrence
-		next, missed = trigger.Recall(t.Config, t.setting(), before, next, t.missed)
+		next, missed = trigger.Recall(t.Config, t.setting(), before, next, past)
 		occurrences = append(missed, occurrences...)
 	}
 	return next, occurrences

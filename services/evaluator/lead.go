@@ -261,16 +261,14 @@ func (r *round) changes(slot time.Time, interval time.Duration) (write []postgre
 	for i := range r.turns {
 		t := &r.turns[i]
 		switch {
-		case t.after < 0 && (t.before == nil || !t.before.deferred):
-			continue
-		case t.after < 0: // only its turn to be written may have come
-			t.after = r.room()
-			r.after[t.after] = *t.before
-			r.after[t.after].deferred = false
+		case t.next == nil && (t.before == nil || !t.before.deferred):
+		case t.next == nil: // only its turn to be written may have come
+			t.next = r.after[0].keep(*t.before)
+			t.next.deferred = false
 			numbers = append(numbers, i)
-		case t.before == nil || t.before.moved(r.after[t.after]):
-			write = append(write, r.written(t))
-		case t.before.deferred || !t.before.shows(r.after[t.after]):
+		case t.before == nil || t.before.moved(*t.next):
+			write = append(write, t.written())
+		case t.before.deferred || !t.before.shows(*t.next):
 			numbers = append(numbers, i)
 		}
 	}
@@ -278,16 +276,16 @@ func (r *round) changes(slot time.Time, interval time.Duration) (write []postgre
 	for _, i := range numbers {
 		t := &r.turns[i]
 		if len(numbers) > promptWrites && int64(crc32.ChecksumIEEE([]byte(t.ID)))%turns != slot.Unix()/int64(interval/time.Second)%turns {
-			r.after[t.after].deferred = true
+			t.next.deferred = true
 			continue
 		}
-		write = append(write, r.written(t))
+		write = append(write, t.written())
 	}
 	return write
 }
 
-func (r *round) written(t *turn) postgres.State {
-	return postgres.State{TriggerID: t.ID, SiteID: t.SiteID, State: r.after[t.after].unpacked()}
+func (t *turn) written() postgres.State {
+	return postgres.State{TriggerID: t.ID, SiteID: t.SiteID, State: t.next.unpacked()}
 }
 
 // settle records what a slot's commit has written: due shards that it left out are lost, the
@@ -306,15 +304,16 @@ func (s *shards) settle(due []postgres.Lease, written postgres.Result, r *round)
 			continue
 		}
 		watching[shard]++
-		if t.after < 0 {
-			continue
+		switch {
+		case t.passed:
+			t.before.last = written.Slot.UnixMicro()
+		case t.next == nil:
+		case t.before != nil:
+			*t.before = *t.next
+		default: // the state of an earlier revision is replaced
+			state := *t.next
+			h.states[t.ID] = &state
 		}
-		if state := h.states[t.ID]; state != nil {
-			*state = r.after[t.after]
-			continue
-		}
-		state := r.after[t.after]
-		h.states[t.ID] = &state
 	}
 	for _, l := range written.Leases {
 		if h := s.held[l.Shard]; len(h.states) > watching[l.Shard] {

@@ -56,7 +56,7 @@ func (e *evaluator) lookBack(ctx context.Context, r *round, slot time.Time) {
 		}
 	}
 	for _, g := range gaps {
-		g.missed = g.past
+		r.missed[g.ID] = g.past
 	}
 }
 

@@ -68,7 +68,7 @@ func (r *results) note(slot time.Time, committed []postgres.Lease, of *round) {
 		if !isCommitted[postgres.ShardOf(t.SiteID)] || !t.due && t.problem == "" {
 			continue
 		}
-		result := resultOf(&of.after[t.after], second, t.interval)
+		result := resultOf(t.after(), second, t.interval)
 		m := r.triggers[t.ID]
 		switch {
 		case m == nil:

@@ -74,23 +74,23 @@ func FuzzUnpackHour(f *testing.F) {
 
 // steady notes an hour of slots of many triggers: every tenth has a number that changes with each slot.
 func steady(r *results, triggers int, from time.Time, slots int) {
-	of := &round{turns: make([]turn, triggers), after: make([]standing, triggers)}
+	of := &round{turns: make([]turn, triggers)}
 	leases := make([]postgres.Lease, postgres.Shards)
 	for shard := range leases {
 		leases[shard].Shard = shard
 	}
 	for i := range of.turns {
 		w := &watched{Trigger: trigger.Trigger{ID: fmt.Sprintf("tr_%012d", i), SiteID: int64(i)}}
-		of.turns[i] = turn{watched: w, due: true, interval: 10 * time.Second, after: int32(i)}
+		of.turns[i] = turn{watched: w, due: true, interval: 10 * time.Second, next: &standing{threshold: 50}}
 	}
 	random := rand.New(rand.NewPCG(1, 2))
 	for slot := range slots {
-		for i := range of.after {
+		for i := range of.turns {
 			value := float64(i % 7)
 			if i%10 == 0 {
 				value = float64(random.IntN(25))
 			}
-			of.after[i] = standing{value: value, threshold: 50}
+			of.turns[i].next.value = value
 		}
 		r.note(from.Add(time.Duration(slot)*10*time.Second), leases, of)
 	}

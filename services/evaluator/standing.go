@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"time"
+	"unique"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 )
@@ -30,10 +31,12 @@ func packed(state trigger.State, before *standing) standing {
 	s := standing{
 		value: orNaN(state.Value), threshold: orNaN(state.Threshold),
 		since: state.Since.UnixMicro(), last: state.LastSlot.UnixMicro(), lastFired: state.LastFiredAt.UnixMicro(),
-		explanation: state.Explanation, revision: int32(state.Revision), status: uint8(max(0, slices.Index(resultStatuses, state.Status))),
+		revision: int32(state.Revision), status: uint8(max(0, slices.Index(resultStatuses, state.Status))),
 	}
 	if before != nil && before.explanation == state.Explanation {
 		s.explanation = before.explanation
+	} else {
+		s.explanation = unique.Make(state.Explanation).Value() // quiet sites have the same to say
 	}
 	switch {
 	case before != nil && before.machine != nil && before.machine.Equal(&state.Machine):
@@ -87,4 +90,36 @@ func (s *standing) shows(next standing) bool {
 	return sameNumber(s.value, next.value) && sameNumber(s.threshold, next.threshold) && s.explanation == next.explanation
 }
 
+// onlyPassed tells whether nothing but the slot itself is new.
+func (s *standing) onlyPassed(next standing, slot time.Time) bool {
+	return !s.deferred && next.last == slot.UnixMicro() && !s.moved(next) && s.shows(next)
+}
+
 func sameNumber(x, y float64) bool { return x == y || math.IsNaN(x) && math.IsNaN(y) }
+
+// standings are states that are kept until the next slot begins: in blocks, so that they stay where they are.
+type standings struct {
+	blocks []*[standingsBlock]standing
+	used   int // of all blocks
+}
+
+const standingsBlock = 512
+
+func (s *standings) keep(state standing) *standing {
+	if s.used == len(s.blocks)*standingsBlock {
+		s.blocks = append(s.blocks, new([standingsBlock]standing))
+	}
+	kept := &s.blocks[s.used/standingsBlock][s.used%standingsBlock]
+	s.used++
+	*kept = state
+	return kept
+}
+
+// begin forgets all states, and keeps as many blocks as they needed: the first slot needs the most.
+func (s *standings) begin() {
+	s.blocks = slices.Delete(s.blocks, (s.used+standingsBlock-1)/standingsBlock, len(s.blocks))
+	for _, block := range s.blocks {
+		clear(block[:])
+	}
+	s.used = 0
+}

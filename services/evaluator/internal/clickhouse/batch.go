@@ -105,12 +105,13 @@ func newBatch(e *Events, slot time.Time) *batch {
 	return &batch{events: e, slot: slot, windowNo: map[window]uint32{}, common: math.MaxUint8}
 }
 
-// add makes sure that the window is measured. Events from readFrom on are needed for it.
+// add makes sure that the window is measured. Events from readFrom on are needed for it, the same for equal
+// windows of a batch.
 func (b *batch) add(q Question, readFrom uint32, w window, wants uint8) uint32 {
 	w.site, w.goal, w.filter = q.SiteID, b.goals.add(q.Goal), b.filters.add(b.events, q.Filters)
-	b.reads = append(b.reads, siteSpan{w.site, span{readFrom, w.to}})
 	no, known := b.windowNo[w]
 	if !known {
+		b.reads = append(b.reads, siteSpan{w.site, span{readFrom, w.to}})
 		no = uint32(len(b.windows))
 		b.windowNo[w] = no
 		b.windows, b.results = append(b.windows, w), append(b.results, result{})

@@ -76,9 +76,11 @@ type compileFilters struct {
 // compiledFilters bounds the memory of filters that no trigger has any more.
 const compiledFilters = 50_000
 
+var noFilters compiled
+
 func (e *Events) compile(f trigger.Filters) *compiled {
 	if f.Empty() {
-		return &compiled{}
+		return &noFilters
 	}
 	e.filters.mu.Lock()
 	defer e.filters.mu.Unlock()
