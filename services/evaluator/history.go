@@ -22,6 +22,7 @@ type history struct {
 
 	sliding  map[shape][]trigger.Answer
 	tallies  map[shape]*tallies
+	reaches  map[shape][]clickhouse.Reach
 	arrivals map[shape]*presence
 	windows  map[questionKey]trigger.Answer
 	norms    map[seriesKey]*trigger.Norm
@@ -30,6 +31,7 @@ type history struct {
 func newHistory(e *evaluator, w watched, grid clickhouse.Grid, to time.Time) *history {
 	return &history{
 		e: e, site: w, grid: grid, to: to, regular: map[span]bool{}, sliding: map[shape][]trigger.Answer{}, tallies: map[shape]*tallies{},
+		reaches:  map[shape][]clickhouse.Reach{},
 		arrivals: map[shape]*presence{}, windows: map[questionKey]trigger.Answer{}, norms: map[seriesKey]*trigger.Norm{},
 	}
 }
@@ -68,6 +70,10 @@ func (h *history) answer(ctx context.Context, q trigger.Question, k int, slot tr
 			return h.slide(ctx, key, q, k)
 		}
 		return h.present(ctx, key, q)
+	}
+	if q.Ask == trigger.AskEach && q.Goal.Scroll() {
+		reaches, err := h.reached(ctx, key, q)
+		return trigger.Answer{Buckets: h.newIn(reaches, q.Window, slot.Interval)}, err
 	}
 	if q.Ask != trigger.AskBuckets && q.Goal == nil && q.Ask != trigger.AskNumber {
 		key.metric = trigger.Events
@@ -186,17 +192,56 @@ func (t *tallies) last(from, to time.Time) time.Time {
 func (t *tallies) counted(w trigger.Window, interval time.Duration) []trigger.Bucket {
 	var list []trigger.Bucket
 	for i := t.first(w.From); i < t.first(w.To); i++ {
-		start := t.buckets[i].Start.Truncate(interval)
-		if start.Before(w.From) {
-			start = w.From
-		}
-		if n := len(list); n > 0 && list[n-1].Start.Equal(start) {
-			list[n-1].Count += t.buckets[i].Count
-			continue
-		}
-		list = append(list, trigger.Bucket{Start: start, Count: t.buckets[i].Count})
+		list = appendCount(list, t.buckets[i].Start, t.buckets[i].Count, w, interval)
 	}
 	return list
+}
+
+func (h *history) reached(ctx context.Context, key shape, q trigger.Question) ([]clickhouse.Reach, error) {
+	reaches, fetched := h.reaches[key]
+	if !fetched {
+		var err error
+		if reaches, err = h.e.events.Reaches(ctx, h.question(q), h.grid.First.Add(-talliedBack), h.grid.Last()); err != nil {
+			return nil, err
+		}
+		h.reaches[key] = reaches
+	}
+	return reaches, nil
+}
+
+// newIn are the buckets of the sessions that count in a window.
+func (h *history) newIn(reaches []clickhouse.Reach, w trigger.Window, interval time.Duration) []trigger.Bucket {
+	from := w.From
+	if stats := h.site.site.StatsAt; from.Before(stats) {
+		from = stats
+	}
+	var list []trigger.Bucket
+	first := sort.Search(len(reaches), func(i int) bool { return int64(reaches[i].At) >= from.Unix() })
+	for _, r := range reaches[first:] {
+		at := time.Unix(int64(r.At), 0).UTC()
+		if !at.Before(w.To) {
+			break
+		}
+		if !r.Counts(w.From) {
+			continue
+		}
+		list = appendCount(list, at, 1, w, interval)
+	}
+	return list
+}
+
+// appendCount adds to the bucket that an instant belongs to. Buckets start at multiples of the interval, but for the
+// first, which starts with the window.
+func appendCount(list []trigger.Bucket, at time.Time, count int64, w trigger.Window, interval time.Duration) []trigger.Bucket {
+	start := at.Truncate(interval)
+	if start.Before(w.From) {
+		start = w.From
+	}
+	if n := len(list); n > 0 && list[n-1].Start.Equal(start) {
+		list[n-1].Count += count
+		return list
+	}
+	return append(list, trigger.Bucket{Start: start, Count: count})
 }
 
 // presence counts the visitors of windows whose ends only move forward.

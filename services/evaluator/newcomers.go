@@ -103,6 +103,14 @@ func (n *newcomers) keep(ctx context.Context, questions []clickhouse.Question, a
 	return nil
 }
 
+// knows tells whether what a site has seen of a dimension was looked through: until then nothing is new.
+func (n *newcomers) knows(of postgres.SiteDimension) bool {
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	d := n.wanted[of]
+	return d != nil && (!d.knownTo.IsZero() || !d.tooLong)
+}
+
 func dimensionOf(q clickhouse.Question) postgres.SiteDimension {
 	return postgres.SiteDimension{SiteID: q.SiteID, Dimension: q.By}
 }

@@ -90,6 +90,9 @@ func TestPreviewIsProduction(t *testing.T) {
 		{trigger.TrackingSilenceType, `{"minutes": 4}`, trigger.Options{NotifyResolved: true}},
 		{trigger.TrackingSilenceType, `{"minutes": "auto", "sensitivity": "high"}`, trigger.Options{NotifyResolved: true}},
 		{trigger.GoalSilenceType, `{"goal": {"event_name": "#"}, "sensitivity": "high"}`, trigger.Options{NotifyResolved: true}},
+		{trigger.GoalAchievedType, `{"goal": {"page_path": "/**", "scroll_threshold": 20}}`, trigger.Options{}},
+		{trigger.NewSourceType, `{"min_visitors": 2, "window_seconds": 600}`, trigger.Options{}},
+		{trigger.NewSourceType, `{"dimension": "entry_page", "min_visitors": 1, "window_seconds": 600}`, trigger.Options{}},
 		{trigger.NotFoundBurstType, `{"event_name": "404", "threshold": 1, "window_seconds": 300}`, trigger.Options{NotifyResolved: true}},
 	} {
 		config := replaceGoal(c.config, goal)
@@ -204,6 +207,8 @@ func TestPreviewOfAMonth(t *testing.T) {
 		{trigger.MetricChangeType, `{"metric": "visitors"}`, "percent"},
 		{trigger.TrackingSilenceType, `{}`, ""},
 		{trigger.GoalSilenceType, `{"goal": {"event_name": "Signup"}}`, ""},
+		{trigger.GoalAchievedType, `{"goal": {"page_path": "/**", "scroll_threshold": 50}}`, ""},
+		{trigger.NewSourceType, `{"dimension": "country", "window_seconds": 3600}`, ""},
 		{trigger.NotFoundBurstType, `{"event_name": "Signup", "threshold": 3, "window_seconds": 3600}`, ""},
 	} {
 		for _, perMonth := range []float64{0, 10} {

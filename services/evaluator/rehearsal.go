@@ -90,7 +90,7 @@ func (r *rehearsal) nominal() trigger.Setting {
 
 // byWindow tells whether a question must be asked window by window.
 func byWindow(q trigger.Question) bool {
-	return q.Ask == trigger.AskRanking || q.Ask == trigger.AskNumber && q.Metric.OfSessions()
+	return q.Ask == trigger.AskRanking || q.Ask == trigger.AskNewcomers || q.Ask == trigger.AskNumber && q.Metric.OfSessions()
 }
 
 // choose decides how far apart the slots are.
@@ -98,11 +98,7 @@ func (r *rehearsal) choose(asked []trigger.Question) (clickhouse.Grid, error) {
 	var length time.Duration // of the window; 0: it has none of its own
 	for _, q := range asked {
 		switch {
-		case q.Ask == trigger.AskNewcomers:
-			return clickhouse.Grid{}, refuse(stream.RefusedImpossible, "A trigger that looks for what was never seen before cannot be previewed yet.")
-		case q.Ask == trigger.AskEach && q.Goal.Scroll():
-			return clickhouse.Grid{}, refuse(stream.RefusedImpossible, "A trigger for each conversion of a scroll goal cannot be previewed yet.")
-		case length == 0 && (q.Ask == trigger.AskNumber || q.Ask == trigger.AskRanking):
+		case length == 0 && (q.Ask == trigger.AskNumber || q.Ask == trigger.AskRanking || q.Ask == trigger.AskNewcomers):
 			length = q.Window.To.Sub(q.Window.From)
 		case q.Ask == trigger.AskLast || q.Ask == trigger.AskBuckets || q.Ask == trigger.AskEach:
 			length = time.Minute
@@ -153,10 +149,19 @@ func (r *rehearsal) fetchWindows(ctx context.Context, config trigger.Config, nom
 		}
 	}
 	answers, err := r.e.events.Answer(ctx, questions, r.to, r.step)
-	for i, a := range answers {
-		r.windows[keys[i]] = a
+	if err != nil {
+		return err
 	}
-	return err
+	if err := r.e.newcomers.keep(ctx, questions, answers, map[int64]time.Time{r.site.SiteID: r.site.site.StatsAt}); err != nil {
+		return err
+	}
+	for i, q := range questions {
+		if q.Ask == trigger.AskNewcomers && !r.e.newcomers.knows(dimensionOf(q)) {
+			return refuse(stream.RefusedBusy, "What was seen on the site before is being read for the first time, which takes some minutes: try again then.")
+		}
+		r.windows[keys[i]] = answers[i]
+	}
+	return nil
 }
 
 // replayed is what came of a replay.

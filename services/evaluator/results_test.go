@@ -240,7 +240,9 @@ func TestAskTheEvaluator(t *testing.T) {
 		{func(r *stream.PreviewRequest) { r.From = now.AddDate(-1, 0, 0) }, stream.RefusedInvalid},
 		{func(r *stream.PreviewRequest) { r.From = r.To }, stream.RefusedInvalid},
 		{func(r *stream.PreviewRequest) { r.SiteID = 987654 }, stream.RefusedImpossible},
-		{func(r *stream.PreviewRequest) { r.Type, r.Config = trigger.NewSourceType, nil }, stream.RefusedImpossible},
+		{func(r *stream.PreviewRequest) { // so many short windows, one by one
+			r.Type, r.Config, r.From = trigger.NewSourceType, []byte(`{"window_seconds": 60}`), now.AddDate(0, 0, -30)
+		}, stream.RefusedImpossible},
 	} {
 		wrong := request
 		c.change(&wrong)

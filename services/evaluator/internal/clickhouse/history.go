@@ -151,6 +151,37 @@ func (e *Events) Arrivals(ctx context.Context, q Question, from, to time.Time, w
 	return arrivals, err
 }
 
+// Reach is when a session read as far as a scroll goal, for the first time or after having been away.
+type Reach struct {
+	At, Before uint32 // Unix seconds; Before: when it last did until then, zero: never
+}
+
+// Counts tells whether the reach is new in windows that begin then, as AskEach has it.
+func (r Reach) Counts(from time.Time) bool { return int64(r.Before)+awaySeconds < from.Unix() }
+
+// Reaches lists the sessions that reached a scroll goal, in order of time, each time that they may count.
+func (e *Events) Reaches(ctx context.Context, q Question, from, to time.Time) ([]Reach, error) {
+	var reaches []Reach
+	err := e.ofHistory(ctx, q, from, to, time.Time{}, wantVisits, func(rows string) (string, func(driver.Rows) error) {
+		statement := fmt.Sprintf(`
+			SELECT at, before
+			FROM (
+				SELECT arraySort(groupUniqArray(e.at)) AS times%s
+				GROUP BY e.session_id
+			)
+			ARRAY JOIN times AS at, arrayPushFront(arrayPopBack(times), toUInt32(0)) AS before
+			WHERE before = 0 OR at - before > %d`, rows, awaySeconds)
+		return statement, func(rows driver.Rows) error {
+			var r Reach
+			err := rows.Scan(&r.At, &r.Before)
+			reaches = append(reaches, r)
+			return err
+		}
+	})
+	slices.SortFunc(reaches, func(x, y Reach) int { return cmp.Compare(x.At, y.At) })
+	return reaches, err
+}
+
 // ofHistory asks one statement about the rows that match a question in a span.
 func (e *Events) ofHistory(ctx context.Context, q Question, from, to, statsFrom time.Time, wants uint8, ask func(rows string) (string, func(driver.Rows) error)) error {
 	if from.Before(statsFrom) {
