@@ -91,8 +91,8 @@ type figures struct {
 //
 //	make bench-evaluator
 func BenchmarkSlots(b *testing.B) {
-	defer debug.SetGCPercent(debug.SetGCPercent(GarbagePercent)) // the program's
-	const slots = 42                                             // of 10 s: each trigger of a long window has its turn seven times
+	defer debug.SetGCPercent(100) // which tidy changes
+	const slots = 42              // of 10 s: each trigger of a long window has its turn seven times
 	counts := []int{10, 1000, 10_000, 50_000}
 	w := newBench(b)
 	passing := time.Duration(2*len(counts)*(settling+slots)) * w.config.Interval

@@ -35,7 +35,7 @@ func (w *watched) setting() trigger.Setting {
 
 // catalogue is the cache of all enabled triggers. It is brought up to date after a change was announced,
 // and every minute, which covers a lost announcement and changes in Plausible. Only rows that changed are
-// read again: of 50,000 triggers all take a second, and three times the memory of the evaluator.
+// read again.
 type catalogue struct {
 	store     *postgres.Store
 	directory *plausible.Directory

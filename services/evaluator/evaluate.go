@@ -230,13 +230,18 @@ var places = func() map[trigger.Type]int64 {
 	return places
 }()
 
+// neighbours are sites with adjacent ids: small ones share a granule of the primary key, the least that is read. More
+// would leave large ones together too.
+const neighbours = 4
+
 // hasTurn tells whether a slot is one of those that the triggers of a type and cadence are looked at in. Types
 // take turns: a query costs some 10 ms however little it is about, so that a slot is best spent on all sites'
 // triggers of the few types that have their turn. Where there are slots enough for each type to have several, the
-// sites share them: the day that the longest windows read of every site would make one slot take twice as long.
+// sites share them: the day that the longest windows read of every site would make one slot take twice as long. Sites
+// whose rows lie side by side go together.
 func (e *evaluator) hasTurn(of trigger.Type, site int64, slot trigger.Slot) bool {
 	slots, types := int64(slot.Interval/e.interval), int64(len(places))
-	place := places[of] + types*(site%max(1, slots/types))
+	place := places[of] + types*(site/neighbours%max(1, slots/types))
 	return (slot.At.Unix()/int64(e.interval/time.Second)+place)%slots == 0
 }
 

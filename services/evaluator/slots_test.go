@@ -63,7 +63,7 @@ func TestSlotsAreSkippedNotBunched(t *testing.T) {
 	var slow sync.Once
 	b.start()
 	b.evaluator, b.publisher = b.replica("bench", func(family string) {
-		if family == "visitors" {
+		if family == "windows" {
 			slow.Do(func() { time.Sleep(3300 * time.Millisecond) })
 		}
 	})

@@ -62,7 +62,7 @@ func TestEveryTriggerHasItsTurn(t *testing.T) {
 	for _, cadence := range []time.Duration{10 * time.Second, time.Minute, 5 * time.Minute} {
 		for _, of := range trigger.Types() {
 			slots := map[time.Time]int{}
-			for site := range int64(30) {
+			for site := range int64(10 * neighbours) {
 				turns := 0
 				for at := noon; at.Before(noon.Add(cadence)); at = at.Add(e.interval) {
 					if e.hasTurn(of, site, trigger.Slot{At: at, Interval: cadence}) {

@@ -2,16 +2,8 @@
 package main
 
 import (
-	"os"
-	"runtime/debug"
-
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/daemon"
 	"github.com/plausible-webhooks/plausible-webhooks/services/evaluator"
 )
 
-func main() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(evaluator.GarbagePercent)
-	}
-	daemon.Main("evaluator", evaluator.Run)
-}
+func main() { daemon.Main("evaluator", evaluator.Run) }

@@ -21,8 +21,8 @@ type Question struct {
 type family uint8
 
 const (
-	lasting     family = iota // all of a site's visitors, visits or last event, in windows that end at the slot
-	windows                   // what happened, without a goal
+	lasting     family = iota // all of a site's visitors, visits or last event, in windows of more than recent that end at the slot
+	windows                   // what else happened, without a goal
 	conversions               // and with one
 	scrolls                   // sessions that reach a scroll goal, in buckets
 	sessions
@@ -172,11 +172,16 @@ func (p *plan) place(q Question, interval time.Duration) [2]part {
 	return [2]part{p.placeNumber(q, w, wants)}
 }
 
+// recent is how many seconds back there are few enough rows to join each with all windows of its site, which is less
+// than to group them by visitors first, in a query of its own: an hour, and the longest interval of slots, since before
+// the last slot a silence is looked for as far back as an hour.
+const recent = 3600 + int64(trigger.Overlap/time.Second)
+
 func (p *plan) placeNumber(q Question, w window, wants uint8) part {
 	switch {
 	case q.Goal != nil:
 		return p.put(conversions, q, w.from, w, wants)
-	case wants&^(wantVisitors|wantVisits|wantLast) == 0 && w.step == unbroken && q.Filters.Empty() && int64(w.to) == p.slot.Unix():
+	case wants&^(wantVisitors|wantVisits|wantLast) == 0 && w.step == unbroken && q.Filters.Empty() && int64(w.to) == p.slot.Unix() && p.slot.Unix()-int64(w.from) > recent:
 		return p.put(lasting, q, w.from, w, wants)
 	}
 	return p.put(windows, q, w.from, w, wants)
