@@ -99,14 +99,19 @@ func (e *evaluator) contexts(ctx context.Context, slot time.Time, occurred []occ
 		charted[i] = clickhouse.Question{SiteID: o.SiteID, Question: o.asked}
 		charted[i].Window = o.Window
 	}
-	tops, err := e.events.Top(ctx, windows)
-	if err != nil {
-		e.log.Warn("firings go out without their context", "slot", slot, "error", err.Error())
+	var tops []clickhouse.Top
+	var charts [][]trigger.Point
+	var failed, chartless error
+	var fetching sync.WaitGroup
+	fetching.Go(func() { tops, failed = e.events.Top(ctx, windows) })
+	fetching.Go(func() { charts, chartless = e.events.Series(ctx, charted, chartPoints) })
+	fetching.Wait()
+	if failed != nil {
+		e.log.Warn("firings go out without their context", "slot", slot, "error", failed.Error())
 		return contexts
 	}
-	charts, err := e.events.Series(ctx, charted, chartPoints)
-	if err != nil {
-		e.log.Warn("firings go out without their chart", "slot", slot, "error", err.Error())
+	if chartless != nil {
+		e.log.Warn("firings go out without their chart", "slot", slot, "error", chartless.Error())
 		charts = make([][]trigger.Point, len(occurred))
 	}
 	for i, top := range tops {
