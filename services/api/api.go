@@ -128,6 +128,18 @@ func Run(ctx context.Context, c Config, s *daemon.Service) error {
 		vault: c.SecretsKey, targets: target.NewPolicy(c.AllowHTTPTargets, c.AllowPrivateTargets).Except(c.DenyTargets), nats: nc,
 		adminToken: c.AdminToken, origins: c.CORSOrigins, limiter: limiter, stopping: ctx.Done(),
 	}
+	if err := a.sealAnew(ctx); err != nil {
+		return err
+	}
+	handler, err := a.handler(newObserver(s))
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", c.ListenAddr)
+	if err != nil {
+		return fmt.Errorf("LISTEN_ADDR: %w", err)
+	}
+	// Ready is who can be asked: from here on a request waits at most to be accepted.
 	s.Ready("postgres", a.store.Ping)
 	s.Ready("plausible", directory.Ping)
 	s.Ready("nats", func(context.Context) error {
@@ -136,24 +148,13 @@ func Run(ctx context.Context, c Config, s *daemon.Service) error {
 		}
 		return nil
 	})
-	if err := a.sealAnew(ctx); err != nil {
-		return err
-	}
-	handler, err := a.handler(newObserver(s))
-	if err != nil {
-		return err
-	}
-	return a.serve(ctx, c.ListenAddr, handler)
+	return a.serve(ctx, listener, handler)
 }
 
 // drainTime is what begun requests get to end; each has a deadline of its own that is shorter.
 const drainTime = 20 * time.Second
 
-func (a *api) serve(ctx context.Context, addr string, handler http.Handler) error {
-	listener, err := net.Listen("tcp", addr)
-	if err != nil {
-		return fmt.Errorf("LISTEN_ADDR: %w", err)
-	}
+func (a *api) serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
 	server := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,

@@ -81,7 +81,8 @@ func running(t *testing.T, c Config) (ready func() string, stop func() error) {
 	t.Cleanup(func() { cancel(); closeHealth() })
 	ready = func() string { _, text := get(t, "http://"+health+"/readyz"); return text }
 	await(t, func() bool { return ready() == "ok\n" })
-	await(t, func() bool { status, _ := get(t, "http://"+c.ListenAddr+"/"); return status == 404 })
+	status, text := get(t, "http://"+c.ListenAddr+"/")
+	require.Equal(t, 404, status, "ready is who can be asked: %s", text)
 	return ready, func() error { cancel(); return <-ended }
 }
 
