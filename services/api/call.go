@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"slices"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 )
@@ -15,9 +14,8 @@ type call struct {
 	key       string          // as it was presented
 	keySum    keySum          // of it
 	body      json.RawMessage // a JSON object; nil without a body
-	refused   []strict.Problem
-	made      *string  // the id of what the call creates
-	committed []func() // what others are told after the commit
+	made      *string         // the id of what the call creates
+	committed []func()        // what others are told after the commit
 }
 
 type callKey struct{}
@@ -25,21 +23,14 @@ type callKey struct{}
 // callOf is the call of a handler's context: the middlewares of its operation saw to it.
 func callOf(ctx context.Context) *call { return ctx.Value(callKey{}).(*call) }
 
-// invalid is the answer to problems, to which it adds what the document refuses of the body's other
-// fields; nil without any. The code has better sentences; the document is there so that nothing
-// that it refuses can be forgotten.
+// invalid is the answer to problems that the code has found; nil without any. Where it has found none, the
+// document is asked, so that nothing that it refuses is ever accepted. The tests hold that the code, which
+// has better sentences, finds all of it. A body with a hundred thousand faults is not worth both.
 func (c *call) invalid(problems []strict.Problem) error {
-	for _, p := range c.refused {
-		if !slices.ContainsFunc(problems, func(known strict.Problem) bool { return within(p.Field, known.Field) }) {
-			problems = append(problems, p)
-		}
+	if len(problems) == 0 && c.body != nil {
+		problems = check(c.operation.body, c.body)
 	}
 	return invalid(problems)
-}
-
-// within tells whether a field is the other one, or a part of it.
-func within(field, of string) bool {
-	return len(field) >= len(of) && field[:len(of)] == of && (len(field) == len(of) || of == "" || field[len(of)] == '.' || field[len(of)] == '[')
 }
 
 // afterCommit is for what must not be heard of before it is true.
