@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -88,6 +89,7 @@ type api struct {
 	adminToken string
 	origins    []string
 	limiter    *limiter
+	streams    atomic.Int64
 	stopping   <-chan struct{} // closed when streams are to end
 }
 

@@ -207,6 +207,11 @@ func TestMessagesAreWatchedLive(t *testing.T) {
 	require.Equal(t, "event: message\nid: msg_2\ndata: {\"a\":2}\n", read())
 	require.Equal(t, 404, w.at(w.demo.OtherSiteKey, "GET", "/messages", "").status)
 	require.Equal(t, 401, w.at("", "GET", "/messages", "").status)
+
+	w.api.streams.Add(maxStreams - 1)
+	require.Contains(t, w.at(w.demo.OwnerKey, "GET", "/messages", "").text, "Too many are watching")
+	end()
+	await(t, func() bool { return w.api.streams.Load() == maxStreams-1 })
 }
 
 func TestTheDocumentAndItsPageAreServed(t *testing.T) {

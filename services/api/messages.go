@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"time"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/stream"
@@ -14,6 +15,8 @@ import (
 const (
 	// messagesBehind is how many messages a slow reader may be behind before its stream ends.
 	messagesBehind = 1000
+	// maxStreams is how many watch at the same time, of one replica: each costs some 50 kB and a subscription.
+	maxStreams = 1000
 	// signOfLife is less than the time after which proxies close a silent connection.
 	signOfLife = 15 * time.Second
 )
@@ -21,12 +24,18 @@ const (
 // StreamMessages implements rest.StrictServerInterface: the messages of a site as they fire.
 func (a *api) StreamMessages(ctx context.Context, request rest.StreamMessagesRequestObject) (rest.StreamMessagesResponseObject, error) {
 	by := callOf(ctx)
+	if a.streams.Add(1) > maxStreams {
+		a.streams.Add(-1)
+		return nil, &problem{status: http.StatusTooManyRequests, sentence: "Too many are watching at the same time: try again later."}
+	}
 	firings, stop, err := stream.Watch(a.nats, by.site.ID, messagesBehind)
 	if err != nil {
+		a.streams.Add(-1)
 		return nil, err
 	}
 	reader, writer := io.Pipe()
 	go func() {
+		defer a.streams.Add(-1)
 		defer stop()
 		writer.CloseWithError(a.tell(ctx, by, request.SiteID, firings, writer))
 	}()

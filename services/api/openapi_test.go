@@ -106,6 +106,7 @@ func (d *document) requireConform(t *testing.T, r *http.Request, body string, a 
 	for name, header := range response.Value.Headers {
 		require.False(t, header.Value.Required && a.header.Get(name) == "", "no header %s: %s", name, what)
 	}
+	require.Equal(t, a.status == http.StatusTooManyRequests, a.header.Get("Retry-After") != "", what)
 	mediaType, _, _ := mime.ParseMediaType(a.header.Get("Content-Type"))
 	if len(response.Value.Content) == 0 {
 		require.Empty(t, a.text, what)

@@ -112,6 +112,9 @@ func problemOf(err error, requestID string) *problem {
 	return &problem{status: http.StatusInternalServerError, sentence: "internal error (request " + requestID + ")"}
 }
 
+// busyFor is after how many seconds it may be tried again, where others keep something busy: about as long as a preview takes.
+const busyFor = "5"
+
 // answerError is echo's HTTPErrorHandler.
 func answerError(err error, c echo.Context) {
 	if c.Response().Committed {
@@ -120,6 +123,9 @@ func answerError(err error, c echo.Context) {
 	p := problemOf(err, c.Response().Header().Get(echo.HeaderXRequestID))
 	if p.status == http.StatusUnauthorized {
 		c.Response().Header().Set(echo.HeaderWWWAuthenticate, "Bearer")
+	}
+	if header := c.Response().Header(); p.status == http.StatusTooManyRequests && header.Get(echo.HeaderRetryAfter) == "" {
+		header.Set(echo.HeaderRetryAfter, busyFor)
 	}
 	body := struct {
 		Error  string           `json:"error"`
