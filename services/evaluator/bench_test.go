@@ -193,7 +193,7 @@ func (w *bench) measure(b *testing.B, from time.Time, slots int, arrive func(slo
 		arrive(slot)
 		_, err := w.evaluate(b.Context(), slot)
 		require.NoError(b, err)
-		tidy(false)
+		tidy()
 	}
 	require.NoError(b, w.norms.refresh(b.Context()))
 	took := make([]time.Duration, slots)
@@ -206,7 +206,7 @@ func (w *bench) measure(b *testing.B, from time.Time, slots int, arrive func(slo
 		_, err := w.evaluate(b.Context(), slot)
 		require.NoError(b, err)
 		took[i] = time.Since(started)
-		tidy(false)
+		tidy()
 	}
 	asked := w.queries.Load() - queries
 	slices.Sort(took)
