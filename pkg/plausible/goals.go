@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/database"
 )
 
 // Goal is a goal of a site. Exactly one of EventName and PagePath is set.
@@ -49,13 +51,13 @@ func (d *Directory) Goals(ctx context.Context, ids []int64) (map[int64]Goal, err
 }
 
 // GoalsOf lists the goals of a site, newest first. The page's positions are ids.
-func (d *Directory) GoalsOf(ctx context.Context, siteID int64, page Page[int64]) ([]Goal, Around[int64], error) {
+func (d *Directory) GoalsOf(ctx context.Context, siteID int64, page database.Page[int64]) ([]Goal, database.Around[int64], error) {
 	end, arguments := tail(page, "id", true, []any{siteID})
 	goals, err := d.goals(ctx, d.selectGoals()+" AND site_id = $1"+end, arguments...)
 	if err != nil {
-		return nil, Around[int64]{}, err
+		return nil, database.Around[int64]{}, err
 	}
-	goals, around := cut(page, goals, func(g Goal) int64 { return g.ID })
+	goals, around := database.Cut(page, goals, func(g Goal) int64 { return g.ID })
 	return goals, around, nil
 }
 

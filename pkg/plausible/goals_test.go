@@ -7,11 +7,13 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/database"
 )
 
 func goalsInPages(t *testing.T, directory *Directory, siteID int64, want []int64) {
 	t.Helper()
-	walk(t, want, func(page Page[int64]) ([]int64, Around[int64]) {
+	walk(t, want, func(page database.Page[int64]) ([]int64, database.Around[int64]) {
 		goals, around, err := directory.GoalsOf(t.Context(), siteID, page)
 		require.NoError(t, err)
 		var ids []int64
@@ -31,17 +33,17 @@ func TestGoalsOfInPages(t *testing.T) {
 	slices.Reverse(want)
 	goalsInPages(t, directory, d.SiteID, want)
 
-	all, _, err := directory.GoalsOf(t.Context(), d.SiteID, Page[int64]{Limit: 100})
+	all, _, err := directory.GoalsOf(t.Context(), d.SiteID, database.Page[int64]{Limit: 100})
 	require.NoError(t, err)
 	byID, err := directory.Goals(t.Context(), want)
 	require.NoError(t, err)
 	for _, g := range all {
 		require.Equal(t, byID[g.ID], g)
 	}
-	none, around, err := directory.GoalsOf(t.Context(), 999999, Page[int64]{Limit: 100})
+	none, around, err := directory.GoalsOf(t.Context(), 999999, database.Page[int64]{Limit: 100})
 	require.NoError(t, err)
 	require.Empty(t, none)
-	require.Equal(t, Around[int64]{}, around)
+	require.Equal(t, database.Around[int64]{}, around)
 }
 
 // The columns that v2.1.2, v3.0 and v3.2 brought, one after the other.
@@ -53,7 +55,7 @@ func TestGoalsOfEveryRelease(t *testing.T) {
 		return directory
 	}
 	newest := func() Goal {
-		goals, _, err := open().GoalsOf(t.Context(), 1, Page[int64]{Limit: 1})
+		goals, _, err := open().GoalsOf(t.Context(), 1, database.Page[int64]{Limit: 1})
 		require.NoError(t, err)
 		require.Len(t, goals, 1)
 		return goals[0]

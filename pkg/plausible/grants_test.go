@@ -10,6 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/database"
 )
 
 // reader is a connection of the role that deploy/plausible-grants.sql makes, which may try to
@@ -54,13 +56,13 @@ func everything(t *testing.T, directory *Directory, key, domain string) {
 	require.NoError(t, err)
 	_, err = directory.AnySite(t.Context(), domain)
 	require.NoError(t, err)
-	listed, _, err := directory.SitesOf(t.Context(), key, Page[string]{Limit: 10})
+	listed, _, err := directory.SitesOf(t.Context(), key, database.Page[string]{Limit: 10})
 	require.NoError(t, err)
 	require.NotEmpty(t, listed)
 	sites, err := directory.Sites(t.Context(), []int64{site.ID})
 	require.NoError(t, err)
 	require.Len(t, sites, 1)
-	goals, _, err := directory.GoalsOf(t.Context(), site.ID, Page[int64]{Limit: 10})
+	goals, _, err := directory.GoalsOf(t.Context(), site.ID, database.Page[int64]{Limit: 10})
 	require.NoError(t, err)
 	require.NotEmpty(t, goals)
 	byID, err := directory.Goals(t.Context(), []int64{goals[0].ID})

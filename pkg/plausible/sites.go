@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/database"
 )
 
 // Site is a website that Plausible watches.
@@ -132,35 +134,35 @@ func (d *Directory) AnySite(ctx context.Context, site string) (Site, error) {
 // SitesOf lists the sites that a raw API key can see, by domain, with its role in each. The
 // page's positions are domains. The errors are ErrUnknownKey and ErrNoPosition, and those of the
 // database.
-func (d *Directory) SitesOf(ctx context.Context, rawKey string, page Page[string]) ([]SiteRole, Around[string], error) {
+func (d *Directory) SitesOf(ctx context.Context, rawKey string, page database.Page[string]) ([]SiteRole, database.Around[string], error) {
 	_, query, arguments, err := d.sitesOf(ctx, rawKey)
 	if err != nil {
-		return nil, Around[string]{}, err
+		return nil, database.Around[string]{}, err
 	}
 	return d.list(ctx, query, arguments, page)
 }
 
 // AllSites lists every site, for the operator, as SitesOf does.
-func (d *Directory) AllSites(ctx context.Context, page Page[string]) ([]SiteRole, Around[string], error) {
+func (d *Directory) AllSites(ctx context.Context, page database.Page[string]) ([]SiteRole, database.Around[string], error) {
 	return d.list(ctx, everySite, nil, page)
 }
 
-func (d *Directory) list(ctx context.Context, query string, arguments []any, page Page[string]) ([]SiteRole, Around[string], error) {
+func (d *Directory) list(ctx context.Context, query string, arguments []any, page database.Page[string]) ([]SiteRole, database.Around[string], error) {
 	for _, position := range []*string{page.After, page.Before} {
 		if position != nil && !storable(*position) {
-			return nil, Around[string]{}, ErrNoPosition
+			return nil, database.Around[string]{}, ErrNoPosition
 		}
 	}
 	end, arguments := tail(page, "s.domain", false, arguments)
 	rows, err := d.pool.Query(ctx, query+end, arguments...)
 	if err != nil {
-		return nil, Around[string]{}, fmt.Errorf("list sites: %w", err)
+		return nil, database.Around[string]{}, fmt.Errorf("list sites: %w", err)
 	}
 	sites, err := pgx.CollectRows(rows, scanSite)
 	if err != nil {
-		return nil, Around[string]{}, fmt.Errorf("list sites: %w", err)
+		return nil, database.Around[string]{}, fmt.Errorf("list sites: %w", err)
 	}
-	sites, around := cut(page, sites, func(s SiteRole) string { return s.Domain })
+	sites, around := database.Cut(page, sites, func(s SiteRole) string { return s.Domain })
 	return sites, around, nil
 }
 

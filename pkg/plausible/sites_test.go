@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/database"
 )
 
 func TestSitesOfByTeams(t *testing.T) {
@@ -22,9 +24,9 @@ func TestSitesOfByTeams(t *testing.T) {
 		d.OtherSiteKey:  {"other.example.org owner"},
 	}
 	for key, want := range keys {
-		sites, around, err := directory.SitesOf(t.Context(), key, Page[string]{Limit: 100})
+		sites, around, err := directory.SitesOf(t.Context(), key, database.Page[string]{Limit: 100})
 		require.NoError(t, err)
-		require.Equal(t, Around[string]{}, around)
+		require.Equal(t, database.Around[string]{}, around)
 		var got []string
 		for _, s := range sites {
 			got = append(got, s.Domain+" "+string(s.Role))
@@ -41,7 +43,7 @@ func TestSitesOfByTeams(t *testing.T) {
 			}
 		}
 	}
-	_, _, err := directory.SitesOf(t.Context(), "unknown", Page[string]{Limit: 100})
+	_, _, err := directory.SitesOf(t.Context(), "unknown", database.Page[string]{Limit: 100})
 	require.ErrorIs(t, err, ErrUnknownKey)
 }
 
@@ -53,11 +55,11 @@ func TestSitesOfByMemberships(t *testing.T) {
 		"viewer": {Site{ID: 1, Domain: "old.example.com", Timezone: "Europe/Tallinn"}, "viewer"},
 		"nobody": {Site{ID: 2, Domain: "another.example.com", Timezone: "UTC"}, "owner"},
 	} {
-		sites, _, err := directory.SitesOf(t.Context(), key, Page[string]{Limit: 100})
+		sites, _, err := directory.SitesOf(t.Context(), key, database.Page[string]{Limit: 100})
 		require.NoError(t, err)
 		require.Equal(t, []SiteRole{want}, sites)
 	}
-	_, _, err = directory.SitesOf(t.Context(), "unknown", Page[string]{Limit: 100})
+	_, _, err = directory.SitesOf(t.Context(), "unknown", database.Page[string]{Limit: 100})
 	require.ErrorIs(t, err, ErrUnknownKey)
 }
 
@@ -70,7 +72,7 @@ func TestSitesOfInPages(t *testing.T) {
 		want = append(want, domain)
 	}
 	slices.Sort(want)
-	list := func(page Page[string]) ([]string, Around[string]) {
+	list := func(page database.Page[string]) ([]string, database.Around[string]) {
 		t.Helper()
 		sites, around, err := directory.SitesOf(t.Context(), d.OwnerKey, page)
 		require.NoError(t, err)
@@ -84,12 +86,12 @@ func TestSitesOfInPages(t *testing.T) {
 
 	// A position need not be a site's: what it was may be gone.
 	between := "c.example.com/gone"
-	next, _ := list(Page[string]{Limit: 1, After: &between})
+	next, _ := list(database.Page[string]{Limit: 1, After: &between})
 	require.Equal(t, []string{"demo.example.com"}, next)
-	previous, _ := list(Page[string]{Limit: 1, Before: &between})
+	previous, _ := list(database.Page[string]{Limit: 1, Before: &between})
 	require.Equal(t, []string{"c.example.com"}, previous)
 	for _, position := range []string{"a\x00", "\xff"} {
-		for _, page := range []Page[string]{{Limit: 1, After: &position}, {Limit: 1, Before: &position}} {
+		for _, page := range []database.Page[string]{{Limit: 1, After: &position}, {Limit: 1, Before: &position}} {
 			_, _, err := directory.SitesOf(t.Context(), d.OwnerKey, page)
 			require.ErrorIs(t, err, ErrNoPosition)
 		}
@@ -97,12 +99,12 @@ func TestSitesOfInPages(t *testing.T) {
 }
 
 // walk reads a list in pages of every size, there and back, and expects all of it each way.
-func walk[T, P any](t *testing.T, want []T, list func(Page[P]) ([]T, Around[P])) {
+func walk[T, P any](t *testing.T, want []T, list func(database.Page[P]) ([]T, database.Around[P])) {
 	t.Helper()
 	for limit := 1; limit <= len(want)+1; limit++ {
 		var there, back []T
-		page := Page[P]{Limit: limit}
-		var around Around[P]
+		page := database.Page[P]{Limit: limit}
+		var around database.Around[P]
 		for {
 			var rows []T
 			rows, around = list(page)
@@ -118,7 +120,7 @@ func walk[T, P any](t *testing.T, want []T, list func(Page[P]) ([]T, Around[P]))
 		require.Equal(t, want, there, "limit %d", limit)
 		for around.Before != nil {
 			var rows []T
-			rows, around = list(Page[P]{Limit: limit, Before: around.Before})
+			rows, around = list(database.Page[P]{Limit: limit, Before: around.Before})
 			require.NotNil(t, around.After)
 			back = append(slices.Clone(rows), back...)
 		}
@@ -133,7 +135,7 @@ func TestWhatWasTakenAwayEndsAtOnce(t *testing.T) {
 		return role, err
 	}
 	listed := func(key string) int {
-		sites, _, err := directory.SitesOf(t.Context(), key, Page[string]{Limit: 10})
+		sites, _, err := directory.SitesOf(t.Context(), key, database.Page[string]{Limit: 10})
 		if err != nil {
 			require.ErrorIs(t, err, ErrUnknownKey)
 			return -1
@@ -186,11 +188,11 @@ func TestSuperAdminsMayChangeEverySite(t *testing.T) {
 	}
 	_, _, err = access(t, directory, d.ViewerKey, "nothing.example.com")
 	require.ErrorIs(t, err, ErrNoSite)
-	sites, around, err := directory.SitesOf(t.Context(), d.ViewerKey, Page[string]{Limit: 2})
+	sites, around, err := directory.SitesOf(t.Context(), d.ViewerKey, database.Page[string]{Limit: 2})
 	require.NoError(t, err)
 	require.Equal(t, []string{d.Domain, d.OtherDomain}, []string{sites[0].Domain, sites[1].Domain})
 	require.Equal(t, []Role{SuperAdmin, SuperAdmin}, []Role{sites[0].Role, sites[1].Role})
-	require.Equal(t, Around[string]{After: &d.OtherDomain}, around)
+	require.Equal(t, database.Around[string]{After: &d.OtherDomain}, around)
 
 	// The others are what they were.
 	_, role, err := access(t, directory, d.EditorKey, d.Domain)

@@ -11,7 +11,7 @@ import (
 func (a *api) ListChanges(ctx context.Context, request rest.ListChangesRequestObject) (rest.ListChangesResponseObject, error) {
 	by := callOf(ctx)
 	var problems []strict.Problem
-	page := readPage(request.Params.Limit, request.Params.After, request.Params.Before, &problems)
+	page := ofOurs.page(request.Params.Limit, request.Params.After, request.Params.Before, &problems)
 	if err := by.invalid(problems); err != nil {
 		return nil, err
 	}
@@ -26,5 +26,5 @@ func (a *api) ListChanges(ctx context.Context, request rest.ListChangesRequestOb
 			UserID: c.UserID, KeyPrefix: c.KeyPrefix, RequestID: c.RequestID,
 		}
 	}
-	return rest.ListChanges200JSONResponse{Changes: views, Meta: metaOf(page, around)}, nil
+	return rest.ListChanges200JSONResponse{Changes: views, Meta: ofOurs.meta(page, around)}, nil
 }

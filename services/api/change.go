@@ -52,7 +52,7 @@ func (a *api) inOneTransaction(next echo.HandlerFunc) echo.HandlerFunc {
 				if once == nil {
 					return nil
 				}
-				return a.store.KeepAnswer(ctx, postgres.Once(*once), a.vault.Seal(string(mustMarshal(held.answer())), once.owner()))
+				return a.store.KeepAnswer(ctx, *once, a.vault.Seal(string(mustMarshal(held.answer())), answerOwner(*once)))
 			})
 		})
 		if err != nil {
@@ -109,14 +109,13 @@ func (h *heldAnswer) answer() storedAnswer {
 	return storedAnswer{Status: h.status, Header: h.header, Body: h.body.Bytes()}
 }
 
-// once is a request that is to change something a single time.
-type once postgres.Once
-
-// owner is what a kept answer is sealed for: it may hold a secret.
-func (o once) owner() string { return "answer " + base64.RawURLEncoding.EncodeToString(o.ID[:]) }
+// answerOwner is what a kept answer is sealed for: it may hold a secret.
+func answerOwner(o postgres.Once) string {
+	return "answer " + base64.RawURLEncoding.EncodeToString(o.ID[:])
+}
 
 // onceOf reads the Idempotency-Key; nil without one. It belongs to the API key, so nobody sees the answers to others.
-func (a *api) onceOf(c echo.Context, call *call) (*once, error) {
+func (a *api) onceOf(c echo.Context, call *call) (*postgres.Once, error) {
 	given := c.Request().Header.Values(headerIdempotencyKey)
 	if !call.idempotent || len(given) == 0 {
 		return nil, nil
@@ -124,22 +123,22 @@ func (a *api) onceOf(c echo.Context, call *call) (*once, error) {
 	if len(given) > 1 || given[0] == "" || len(given[0]) > 255 {
 		return nil, invalidParameter(headerIdempotencyKey, "must be one text of 1 to 255 characters")
 	}
-	return &once{
+	return &postgres.Once{
 		ID:      sha256.Sum256(slices.Concat(call.keySum[:], []byte(given[0]))),
 		Request: sha256.Sum256([]byte(c.Request().Method + " " + c.Request().URL.RawPath + "\n" + string(call.body))),
 	}, nil
 }
 
 // replay writes the answer that was given before; not known if this is the first time.
-func (a *api) replay(ctx context.Context, o once, to *heldAnswer) (known bool, err error) {
-	sealed, request, known, err := a.store.Begin(ctx, postgres.Once(o))
+func (a *api) replay(ctx context.Context, o postgres.Once, to *heldAnswer) (known bool, err error) {
+	sealed, request, known, err := a.store.Begin(ctx, o)
 	if err != nil || !known {
 		return known, err
 	}
 	if request != o.Request {
 		return true, conflict("The Idempotency-Key was used with another request: choose a new one.")
 	}
-	opened, err := a.vault.Open(sealed, o.owner())
+	opened, err := a.vault.Open(sealed, answerOwner(o))
 	if err != nil {
 		return true, err
 	}

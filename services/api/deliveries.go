@@ -28,7 +28,7 @@ func orNull(text string) *string {
 func (a *api) ListDeliveries(ctx context.Context, request rest.ListDeliveriesRequestObject) (rest.ListDeliveriesResponseObject, error) {
 	by := callOf(ctx)
 	var problems []strict.Problem
-	page := readPage(request.Params.Limit, request.Params.After, request.Params.Before, &problems)
+	page := ofOurs.page(request.Params.Limit, request.Params.After, request.Params.Before, &problems)
 	filter := readFilter(request.Params, &problems)
 	if err := by.invalid(problems); err != nil {
 		return nil, err
@@ -41,7 +41,7 @@ func (a *api) ListDeliveries(ctx context.Context, request rest.ListDeliveriesReq
 	for i, d := range deliveries {
 		views[i] = viewDelivery(d)
 	}
-	return rest.ListDeliveries200JSONResponse{Deliveries: views, Meta: metaOf(page, around)}, nil
+	return rest.ListDeliveries200JSONResponse{Deliveries: views, Meta: ofOurs.meta(page, around)}, nil
 }
 
 // messageType is what a message's type looks like: visitor_spike.fired, batch.

@@ -61,7 +61,7 @@ func (a *api) ImportNotifications(ctx context.Context, request rest.ImportNotifi
 	added, err := a.addTriggers(ctx, by, webhookID, func(w postgres.Webhook) []postgres.Trigger {
 		return slices.DeleteFunc(slices.Clone(settled), func(t postgres.Trigger) bool {
 			return slices.ContainsFunc(w.Triggers, func(has postgres.Trigger) bool {
-				return has.Type == t.Type && string(mustMarshal(parseStored(has))) == string(mustMarshal(parseStored(t)))
+				return has.Type == t.Type && sameConfig(parseStored(has), parseStored(t))
 			})
 		})
 	})

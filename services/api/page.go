@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/database"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/postgres"
 	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/rest"
@@ -17,50 +18,56 @@ const (
 	maxLimit     = 100
 )
 
-func metaOf(page postgres.Page, around postgres.Around) rest.Meta {
-	return rest.Meta{After: encodeCursor(around.After), Before: encodeCursor(around.Before), Limit: page.Limit}
+// cursors are how the positions of a list are written for its readers, to whom they are opaque. They name no
+// webhook and no site: a list only ever shows its own rows, wherever it is asked to begin.
+type cursors[P any] struct {
+	write func(P) string
+	read  func(string) (P, bool)
 }
 
-// readLimit reads how many a page has.
-func readLimit(limit *string, problems *[]strict.Problem) int {
-	text := given(limit)
-	if text == "" {
-		return defaultLimit
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 || n > maxLimit {
-		*problems = append(*problems, strict.Problem{Field: "limit", Message: "must be a whole number from 1 to 100"})
-	}
-	return n
-}
-
-// readCursors reads where a page begins, at most one of the two.
-func readCursors[P any](after, before *string, decode func(string) (P, bool), problems *[]strict.Problem) (afterAt, beforeAt *P) {
+// page reads which part of a list is asked for.
+func (c cursors[P]) page(limit, after, before *string, problems *[]strict.Problem) database.Page[P] {
 	refuse := func(field, message string) {
 		*problems = append(*problems, strict.Problem{Field: field, Message: message})
+	}
+	page := database.Page[P]{Limit: defaultLimit}
+	if text := given(limit); text != "" {
+		var err error
+		if page.Limit, err = strconv.Atoi(text); err != nil || page.Limit < 1 || page.Limit > maxLimit {
+			refuse("limit", "must be a whole number from 1 to 100")
+		}
 	}
 	cursor := func(name, text string) *P {
 		if text == "" {
 			return nil
 		}
-		position, valid := decode(text)
+		var position P
+		raw, err := base64.RawURLEncoding.DecodeString(text)
+		valid := err == nil
+		if valid {
+			position, valid = c.read(string(raw))
+		}
 		if !valid {
 			refuse(name, "is not a cursor of a list's meta")
 		}
 		return &position
 	}
-	afterAt, beforeAt = cursor("after", given(after)), cursor("before", given(before))
-	if afterAt != nil && beforeAt != nil {
+	page.After, page.Before = cursor("after", given(after)), cursor("before", given(before))
+	if page.After != nil && page.Before != nil {
 		refuse("before", "cannot be combined with after")
 	}
-	return afterAt, beforeAt
+	return page
 }
 
-// readPage reads which part of a list is asked for.
-func readPage(limit, after, before *string, problems *[]strict.Problem) (page postgres.Page) {
-	page.Limit = readLimit(limit, problems)
-	page.After, page.Before = readCursors(after, before, decodeCursor, problems)
-	return page
+// meta tells of the pages around one.
+func (c cursors[P]) meta(page database.Page[P], around database.Around[P]) rest.Meta {
+	cursor := func(p *P) *string {
+		if p == nil {
+			return nil
+		}
+		return new(base64.RawURLEncoding.EncodeToString([]byte(c.write(*p))))
+	}
+	return rest.Meta{After: cursor(around.After), Before: cursor(around.Before), Limit: page.Limit}
 }
 
 // given is a parameter's text; an empty one counts as not given.
@@ -71,27 +78,17 @@ func given(parameter *string) string {
 	return *parameter
 }
 
-// A cursor is a position, opaque to its reader. It names no webhook and no site: a list only
-// ever shows its own rows, wherever it is asked to begin.
-func encodeCursor(p *postgres.Position) *string {
-	if p == nil {
-		return nil
-	}
-	text := base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(p.At.UnixMicro(), 10) + " " + p.ID))
-	return &text
-}
-
-func decodeCursor(text string) (postgres.Position, bool) {
-	raw, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil {
-		return postgres.Position{}, false
-	}
-	micros, id, _ := strings.Cut(string(raw), " ")
-	at, err := strconv.ParseInt(micros, 10, 64)
-	if err != nil || at < 0 || at > endOfTime || !idPattern.MatchString(id) {
-		return postgres.Position{}, false
-	}
-	return postgres.Position{At: time.UnixMicro(at).UTC(), ID: id}, true
+// ofOurs are the cursors of our own lists.
+var ofOurs = cursors[postgres.Position]{
+	write: func(p postgres.Position) string { return strconv.FormatInt(p.At.UnixMicro(), 10) + " " + p.ID },
+	read: func(text string) (postgres.Position, bool) {
+		micros, id, _ := strings.Cut(text, " ")
+		at, err := strconv.ParseInt(micros, 10, 64)
+		if err != nil || at < 0 || at > endOfTime || !idPattern.MatchString(id) {
+			return postgres.Position{}, false
+		}
+		return postgres.Position{At: time.UnixMicro(at).UTC(), ID: id}, true
+	},
 }
 
 // endOfTime is in the year 9999, which Postgres can hold.

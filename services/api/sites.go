@@ -2,11 +2,11 @@ package api
 
 import (
 	"context"
-	"encoding/base64"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/database"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/plausible"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/rest"
@@ -15,18 +15,34 @@ import (
 // roleOperator is what a site's list shows for the operator's token.
 const roleOperator = "operator"
 
+// The cursors of Plausible's lists.
+var (
+	byDomain = cursors[string]{
+		write: func(domain string) string { return domain },
+		read: func(text string) (string, bool) {
+			return text, utf8.ValidString(text) && !strings.ContainsRune(text, 0)
+		},
+	}
+	byNumber = cursors[int64]{
+		write: func(id int64) string { return strconv.FormatInt(id, 10) },
+		read: func(text string) (int64, bool) {
+			id, err := strconv.ParseInt(text, 10, 64)
+			return id, err == nil
+		},
+	}
+)
+
 // ListSites implements rest.StrictServerInterface.
 func (a *api) ListSites(ctx context.Context, request rest.ListSitesRequestObject) (rest.ListSitesResponseObject, error) {
 	by := callOf(ctx)
 	var problems []strict.Problem
-	page := plausible.Page[string]{Limit: readLimit(request.Params.Limit, &problems)}
-	page.After, page.Before = readCursors(request.Params.After, request.Params.Before, decodeDomain, &problems)
+	page := byDomain.page(request.Params.Limit, request.Params.After, request.Params.Before, &problems)
 	if err := by.invalid(problems); err != nil {
 		return nil, err
 	}
 	list := a.directory.SitesOf
 	if a.isOperator(by.key) {
-		list = func(ctx context.Context, _ string, page plausible.Page[string]) ([]plausible.SiteRole, plausible.Around[string], error) {
+		list = func(ctx context.Context, _ string, page database.Page[string]) ([]plausible.SiteRole, database.Around[string], error) {
 			return a.directory.AllSites(ctx, page)
 		}
 	}
@@ -41,29 +57,14 @@ func (a *api) ListSites(ctx context.Context, request rest.ListSitesRequestObject
 			views[i].Role = roleOperator
 		}
 	}
-	return rest.ListSites200JSONResponse{Sites: views, Meta: rest.Meta{
-		After: encodeDomain(around.After), Before: encodeDomain(around.Before), Limit: page.Limit,
-	}}, nil
-}
-
-func encodeDomain(domain *string) *string {
-	if domain == nil {
-		return nil
-	}
-	return new(base64.RawURLEncoding.EncodeToString([]byte(*domain)))
-}
-
-func decodeDomain(text string) (string, bool) {
-	domain, err := base64.RawURLEncoding.DecodeString(text)
-	return string(domain), err == nil && utf8.Valid(domain) && !strings.ContainsRune(string(domain), 0)
+	return rest.ListSites200JSONResponse{Sites: views, Meta: byDomain.meta(page, around)}, nil
 }
 
 // ListGoals implements rest.StrictServerInterface.
 func (a *api) ListGoals(ctx context.Context, request rest.ListGoalsRequestObject) (rest.ListGoalsResponseObject, error) {
 	by := callOf(ctx)
 	var problems []strict.Problem
-	page := plausible.Page[int64]{Limit: readLimit(request.Params.Limit, &problems)}
-	page.After, page.Before = readCursors(request.Params.After, request.Params.Before, decodeNumber, &problems)
+	page := byNumber.page(request.Params.Limit, request.Params.After, request.Params.Before, &problems)
 	if err := by.invalid(problems); err != nil {
 		return nil, err
 	}
@@ -81,23 +82,5 @@ func (a *api) ListGoals(ctx context.Context, request rest.ListGoalsRequestObject
 			views[i].CustomProps = map[string]string{}
 		}
 	}
-	return rest.ListGoals200JSONResponse{Goals: views, Meta: rest.Meta{
-		After: encodeNumber(around.After), Before: encodeNumber(around.Before), Limit: page.Limit,
-	}}, nil
-}
-
-func encodeNumber(id *int64) *string {
-	if id == nil {
-		return nil
-	}
-	return new(base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(*id, 10))))
-}
-
-func decodeNumber(text string) (int64, bool) {
-	raw, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil {
-		return 0, false
-	}
-	id, err := strconv.ParseInt(string(raw), 10, 64)
-	return id, err == nil
+	return rest.ListGoals200JSONResponse{Goals: views, Meta: byNumber.meta(page, around)}, nil
 }

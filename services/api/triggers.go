@@ -56,6 +56,11 @@ func parseStored(t postgres.Trigger) trigger.Config {
 	return config
 }
 
+// sameConfig tells whether two triggers of a type wait for the same.
+func sameConfig(one, other trigger.Config) bool {
+	return string(mustMarshal(one)) == string(mustMarshal(other))
+}
+
 // storedFilters are the stored filters; not known are those of a newer version.
 func storedFilters(t postgres.Trigger) (filters trigger.Filters, known bool) {
 	filters, problems := trigger.ParseFilters(t.Filters)
@@ -66,7 +71,7 @@ func storedFilters(t postgres.Trigger) (filters trigger.Filters, known bool) {
 func (a *api) ListTriggers(ctx context.Context, request rest.ListTriggersRequestObject) (rest.ListTriggersResponseObject, error) {
 	by := callOf(ctx)
 	var problems []strict.Problem
-	page := readPage(request.Params.Limit, request.Params.After, request.Params.Before, &problems)
+	page := ofOurs.page(request.Params.Limit, request.Params.After, request.Params.Before, &problems)
 	if err := by.invalid(problems); err != nil {
 		return nil, err
 	}
@@ -74,7 +79,7 @@ func (a *api) ListTriggers(ctx context.Context, request rest.ListTriggersRequest
 	if err != nil {
 		return nil, err
 	}
-	return rest.ListTriggers200JSONResponse{Triggers: viewTriggers(triggers), Meta: metaOf(page, around)}, nil
+	return rest.ListTriggers200JSONResponse{Triggers: viewTriggers(triggers), Meta: ofOurs.meta(page, around)}, nil
 }
 
 func viewTriggers(triggers []postgres.Trigger) []rest.Trigger {
@@ -256,7 +261,7 @@ func (a *api) settle(ctx context.Context, by *call, documents []triggerDocument,
 			continue // its problems are known
 		}
 		stored := parseStored(old)
-		changed := old.Type != d.typ || stored == nil || string(mustMarshal(stored)) != string(mustMarshal(d.config))
+		changed := old.Type != d.typ || stored == nil || !sameConfig(stored, d.config)
 		if id := goalID(d.config); changed && id != 0 && goals[id].SiteID != by.site.ID {
 			problems = append(problems, strict.Problem{Field: strict.Join(d.path, "config.goal.goal_id"), Message: "is not a goal of this site"})
 		}

@@ -56,7 +56,7 @@ func batchOf(w postgres.Webhook) *rest.Batch {
 func (a *api) ListWebhooks(ctx context.Context, request rest.ListWebhooksRequestObject) (rest.ListWebhooksResponseObject, error) {
 	by := callOf(ctx)
 	var problems []strict.Problem
-	page := readPage(request.Params.Limit, request.Params.After, request.Params.Before, &problems)
+	page := ofOurs.page(request.Params.Limit, request.Params.After, request.Params.Before, &problems)
 	if err := by.invalid(problems); err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func (a *api) ListWebhooks(ctx context.Context, request rest.ListWebhooksRequest
 	for i, w := range webhooks {
 		views[i] = viewWebhook(w, by.access)
 	}
-	return rest.ListWebhooks200JSONResponse{Webhooks: views, Meta: metaOf(page, around)}, nil
+	return rest.ListWebhooks200JSONResponse{Webhooks: views, Meta: ofOurs.meta(page, around)}, nil
 }
 
 // CreateWebhook implements rest.StrictServerInterface.

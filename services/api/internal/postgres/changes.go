@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/database"
 )
 
 // Change is who changed what, and when: a row of the audit.
@@ -43,8 +45,8 @@ func (s *Store) Record(ctx context.Context, c Change) error {
 
 // Changes reads a page of what was changed of a site.
 func (s *Store) Changes(ctx context.Context, siteID int64, page Page) ([]Change, Around, error) {
-	at, id, limit := page.arguments()
-	rows, err := s.db(ctx).Query(ctx, selectChanges+page.tail("at", "id"), siteID, at, id, limit)
+	at, id, limit := arguments(page)
+	rows, err := s.db(ctx).Query(ctx, selectChanges+tail(page, "at", "id"), siteID, at, id, limit)
 	if err != nil {
 		return nil, Around{}, wrap("list changes", err)
 	}
@@ -52,6 +54,6 @@ func (s *Store) Changes(ctx context.Context, siteID int64, page Page) ([]Change,
 	if err != nil {
 		return nil, Around{}, wrap("list changes", err)
 	}
-	changes, around := cut(page, changes, func(c Change) Position { return Position{c.At, c.ID} })
+	changes, around := database.Cut(page, changes, func(c Change) Position { return Position{c.At, c.ID} })
 	return changes, around, nil
 }

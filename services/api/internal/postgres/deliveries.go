@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/database"
 )
 
 // Delivery is a row of deliveries, written by the dispatcher.
@@ -180,7 +182,7 @@ func (s *Store) Deliveries(ctx context.Context, siteID int64, webhookID string, 
 			end = &Position{r.Slot, r.ID}
 		}
 	}
-	deliveries, around := cut(page, deliveries, func(d Delivery) Position { return Position{d.Slot, d.ID} })
+	deliveries, around := database.Cut(page, deliveries, func(d Delivery) Position { return Position{d.Slot, d.ID} })
 	if end != nil {
 		around = goOn(page, end, around)
 	}

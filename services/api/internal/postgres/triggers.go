@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/database"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 )
 
@@ -57,8 +58,8 @@ func (s *Store) Triggers(ctx context.Context, siteID int64, webhookID string, pa
 	if err := s.requireWebhook(ctx, siteID, webhookID); err != nil {
 		return nil, Around{}, err
 	}
-	at, id, limit := page.arguments()
-	rows, err := s.db(ctx).Query(ctx, selectTrigger+" WHERE t.webhook_id = $1"+page.tail("t.created_at", "t.id"), webhookID, at, id, limit)
+	at, id, limit := arguments(page)
+	rows, err := s.db(ctx).Query(ctx, selectTrigger+" WHERE t.webhook_id = $1"+tail(page, "t.created_at", "t.id"), webhookID, at, id, limit)
 	if err != nil {
 		return nil, Around{}, wrap("list triggers", err)
 	}
@@ -66,7 +67,7 @@ func (s *Store) Triggers(ctx context.Context, siteID int64, webhookID string, pa
 	if err != nil {
 		return nil, Around{}, wrap("list triggers", err)
 	}
-	triggers, around := cut(page, triggers, func(t Trigger) Position { return Position{t.CreatedAt, t.ID} })
+	triggers, around := database.Cut(page, triggers, func(t Trigger) Position { return Position{t.CreatedAt, t.ID} })
 	return triggers, around, nil
 }
 

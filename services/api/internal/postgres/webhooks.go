@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/database"
 )
 
 // Webhook is a row of webhooks with its triggers, and with what the dispatcher says of it.
@@ -46,8 +48,8 @@ const selectWebhook = `
 
 // Webhooks reads a page of a site's webhooks.
 func (s *Store) Webhooks(ctx context.Context, siteID int64, page Page) ([]Webhook, Around, error) {
-	at, id, limit := page.arguments()
-	rows, err := s.db(ctx).Query(ctx, selectWebhook+page.tail("w.created_at", "w.id"), siteID, at, id, limit)
+	at, id, limit := arguments(page)
+	rows, err := s.db(ctx).Query(ctx, selectWebhook+tail(page, "w.created_at", "w.id"), siteID, at, id, limit)
 	if err != nil {
 		return nil, Around{}, wrap("list webhooks", err)
 	}
@@ -55,7 +57,7 @@ func (s *Store) Webhooks(ctx context.Context, siteID int64, page Page) ([]Webhoo
 	if err != nil {
 		return nil, Around{}, wrap("list webhooks", err)
 	}
-	webhooks, around := cut(page, webhooks, func(w Webhook) Position { return Position{w.CreatedAt, w.ID} })
+	webhooks, around := database.Cut(page, webhooks, func(w Webhook) Position { return Position{w.CreatedAt, w.ID} })
 	return webhooks, around, addTriggers(ctx, s.db(ctx), webhooks)
 }
 

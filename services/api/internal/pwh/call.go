@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -157,13 +158,5 @@ func (r *refusal) print(to *output) {
 // refusedWith tells whether the api answered so.
 func refusedWith(err error, statuses ...int) bool {
 	r := new(refusal)
-	if !errors.As(err, &r) {
-		return false
-	}
-	for _, status := range statuses {
-		if r.status == status {
-			return true
-		}
-	}
-	return false
+	return errors.As(err, &r) && slices.Contains(statuses, r.status)
 }
