@@ -117,7 +117,7 @@ func readWebhook(ctx context.Context, raw json.RawMessage, p purpose, stored pos
 		}
 		refuseRepeatedIDs(d.triggers, &problems)
 	}
-	o.ReadOnly(p == replacing, "id", "status", "disabled_reason", "created_at", "updated_at")
+	o.ReadOnly(p == replacing, "id", "status", "disabled_reason", "failing_since", "created_at", "updated_at")
 	o.ReadOnly(false, "secret")
 	o.End()
 	return d, problems

@@ -125,7 +125,7 @@ func TestEveryProblemOfAWebhookIsNamed(t *testing.T) {
 	} {
 		require.Equal(t, want, complaints(body, creating), body)
 	}
-	require.Empty(t, complaints(with(`"id": "wh_1", "status": "active", "disabled_reason": null, "created_at": "x", "updated_at": "x",
+	require.Empty(t, complaints(with(`"id": "wh_1", "status": "active", "disabled_reason": null, "failing_since": null, "created_at": "x", "updated_at": "x",
 		"triggers": [{"id": "tr_1", "type": "visitor_spike", "state": {}, "created_at": "x", "updated_at": "x"}]`), replacing), "an answer can be sent back")
 	require.Equal(t, []string{"triggers[1].id: is given twice"},
 		complaints(with(`"triggers": [{"id": "tr_1", "type": "visitor_spike"}, {"id": "tr_1", "type": "visitor_spike"}]`), replacing))

@@ -192,6 +192,10 @@ wh_xxxxxxxxxxxxxxxxxxxxxxxxxx  active  2         https://example.com/hook
 		`Created      2026-11-26 00:00:00\n\nTRIGGER +TYPE +STATUS +LAST FIRED\ntr_x+ .*\n  Rush hour\n`, table(t, out))
 	out, _ = w.pwh(0, "show", id, "--json")
 	assert.Equal(t, w.owner(200, "GET", "/"+id, "").text+"\n", out)
+	w.exec(w.own, "INSERT INTO webhook_health (webhook_id, failing_since) VALUES ($1, now())", id)
+	out, _ = w.pwh(0, "show", id)
+	assert.Contains(t, table(t, out), "Status       failing\nFailing      since 2026-11-26 00:00:00\n")
+	w.exec(w.own, "DELETE FROM webhook_health")
 
 	w.exec(w.own, "UPDATE webhooks SET description = ''")
 	_, notes = w.pwh(0, "disable", id)

@@ -19,7 +19,8 @@ func viewWebhook(w postgres.Webhook, by access) rest.Webhook {
 	v := rest.Webhook{
 		ID: w.ID, URL: w.URL, Description: w.Description, Enabled: w.Enabled, Status: rest.WebhookStatusActive,
 		Headers: make(map[string]string, len(w.Headers)), Format: rest.Format(w.Format), TimeoutSeconds: w.TimeoutSeconds, RateLimitPerSecond: w.RateLimit,
-		Triggers: make([]rest.Trigger, len(w.Triggers)), CreatedAt: w.CreatedAt.UTC(), UpdatedAt: w.UpdatedAt.UTC(),
+		FailingSince: utc(w.FailingSince),
+		Triggers:     make([]rest.Trigger, len(w.Triggers)), CreatedAt: w.CreatedAt.UTC(), UpdatedAt: w.UpdatedAt.UTC(),
 	}
 	if w.Template != "" {
 		v.Template = &w.Template
@@ -30,7 +31,7 @@ func viewWebhook(w postgres.Webhook, by access) rest.Webhook {
 		v.Status = rest.WebhookStatusDisabled
 	case w.SwitchedOff:
 		v.Status, v.DisabledReason = rest.WebhookStatusDisabled, &w.DisabledReason
-	case w.Failing:
+	case w.FailingSince != nil:
 		v.Status = rest.WebhookStatusFailing
 	}
 	for name, value := range w.Headers {

@@ -30,7 +30,7 @@ func TestWebhookLivesFromCreationToRemoval(t *testing.T) {
 	delete(shown, "created_at")
 	delete(shown, "updated_at")
 	require.Equal(t, map[string]any{
-		"id": id, "url": "https://example.com/hook?x=1", "description": "To the team", "enabled": true, "status": "active", "disabled_reason": nil,
+		"id": id, "url": "https://example.com/hook?x=1", "description": "To the team", "enabled": true, "status": "active", "disabled_reason": nil, "failing_since": nil,
 		"headers": map[string]any{"X-Token": "canary"}, "format": "standard", "template": nil, "batch": nil, "rate_limit_per_second": nil,
 		"timeout_seconds": 7.0,
 	}, shown, "no secret, and every field of the contract")
@@ -138,28 +138,29 @@ func TestPatchChangesOnlyWhatItNames(t *testing.T) {
 func TestStatusSaysHowItStands(t *testing.T) {
 	w := newWorld(t)
 	id := w.owner(201, "POST", "", `{"url": "https://example.com"}`).id(t)
+	const since = "2026-11-23T15:00:00Z"
 	status := func() []any {
 		a := w.owner(200, "GET", "/"+id, "")
-		return []any{a.json(t, "enabled"), a.json(t, "status"), a.json(t, "disabled_reason")}
+		return []any{a.json(t, "enabled"), a.json(t, "status"), a.json(t, "disabled_reason"), a.json(t, "failing_since")}
 	}
-	require.Equal(t, []any{true, "active", nil}, status())
-	w.exec(w.own, "INSERT INTO webhook_health (webhook_id, failing_since) VALUES ($1, now())", id)
-	require.Equal(t, []any{true, "failing", nil}, status())
+	require.Equal(t, []any{true, "active", nil, nil}, status())
+	w.exec(w.own, "INSERT INTO webhook_health (webhook_id, failing_since) VALUES ($1, $2)", id, since)
+	require.Equal(t, []any{true, "failing", nil, since}, status())
 	w.exec(w.own, "UPDATE webhook_health SET disabled_at = now() + interval '1 second', disabled_reason = 'answered 410'")
-	require.Equal(t, []any{true, "disabled", "answered 410"}, status())
+	require.Equal(t, []any{true, "disabled", "answered 410", since}, status())
 
 	w.owner(200, "PATCH", "/"+id, `{"description": "still off"}`)
-	require.Equal(t, []any{true, "disabled", "answered 410"}, status(), "another change does not enable it")
+	require.Equal(t, []any{true, "disabled", "answered 410", since}, status(), "another change does not enable it")
 	w.announced()
 	w.owner(200, "PATCH", "/"+id, `{"enabled": true}`)
-	require.Equal(t, []any{true, "failing", nil}, status(), "even where the dispatcher's clock is ahead")
+	require.Equal(t, []any{true, "failing", nil, since}, status(), "even where the dispatcher's clock is ahead")
 	require.Equal(t, []string{"changed.webhook." + id}, w.announced())
 
 	w.owner(200, "PATCH", "/"+id, `{"enabled": false}`)
-	require.Equal(t, []any{false, "disabled", nil}, status())
+	require.Equal(t, []any{false, "disabled", nil, since}, status())
 	w.exec(w.own, "UPDATE webhooks SET enabled_at = '2020-01-01'")
 	w.owner(200, "PATCH", "/"+id, `{"description": "x"}`)
-	require.Equal(t, []any{false, "disabled", nil}, status())
+	require.Equal(t, []any{false, "disabled", nil, since}, status())
 	w.owner(200, "PATCH", "/"+id, `{"enabled": true}`)
 	var fresh bool
 	require.NoError(t, w.own.QueryRow(t.Context(), "SELECT enabled_at > now() - interval '1 minute' FROM webhooks").Scan(&fresh))

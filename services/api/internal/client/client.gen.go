@@ -376,7 +376,10 @@ type CreatedWebhook struct {
 	// DisabledReason Why the dispatcher disabled it.
 	DisabledReason *string `json:"disabled_reason"`
 	Enabled        bool    `json:"enabled"`
-	Format         Format  `json:"format"`
+
+	// FailingSince The first failed attempt after the last delivered one; null: there is none.
+	FailingSince *time.Time `json:"failing_since"`
+	Format       Format     `json:"format"`
 
 	// Headers Their values are *** for those who may only look.
 	Headers            map[string]string `json:"headers"`
@@ -953,6 +956,9 @@ type WebhookReplace struct {
 	// Enabled Default true. While it is false, what fires waits, and is sent when it is true again.
 	Enabled *bool `json:"enabled,omitempty"`
 
+	// FailingSince Ignored.
+	FailingSince interface{} `json:"failing_since,omitempty"`
+
 	// Format How the message is written; default standard.
 	Format *FormatInput `json:"format,omitempty"`
 
@@ -992,7 +998,10 @@ type WebhookView struct {
 	// DisabledReason Why the dispatcher disabled it.
 	DisabledReason *string `json:"disabled_reason"`
 	Enabled        bool    `json:"enabled"`
-	Format         Format  `json:"format"`
+
+	// FailingSince The first failed attempt after the last delivered one; null: there is none.
+	FailingSince *time.Time `json:"failing_since"`
+	Format       Format     `json:"format"`
 
 	// Headers Their values are *** for those who may only look.
 	Headers            map[string]string `json:"headers"`

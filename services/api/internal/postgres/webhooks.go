@@ -27,9 +27,9 @@ type Webhook struct {
 	CreatedAt      time.Time         `db:"created_at"`
 	UpdatedAt      time.Time         `db:"updated_at"`
 
-	SwitchedOff    bool   `db:"switched_off"` // by the dispatcher, after the owner enabled it
-	DisabledReason string `db:"disabled_reason"`
-	Failing        bool   `db:"failing"`
+	SwitchedOff    bool       `db:"switched_off"` // by the dispatcher, after the owner enabled it
+	DisabledReason string     `db:"disabled_reason"`
+	FailingSince   *time.Time `db:"failing_since"` // nil: its last attempt was answered well, or there was none
 
 	// Enable asks a change to switch the webhook on: also one that the dispatcher switched off,
 	// where Enabled was true all the time.
@@ -42,7 +42,7 @@ const selectWebhook = `
 	SELECT w.id, w.site_id, w.url, w.description, w.enabled, w.headers, w.timeout_seconds, w.format, w.template, w.rate_limit_per_second, w.batch_max_size, w.batch_max_wait_seconds, w.created_at, w.updated_at,
 	       coalesce(h.disabled_at > w.enabled_at, false) AS switched_off,
 	       coalesce(h.disabled_reason, '') AS disabled_reason,
-	       h.failing_since IS NOT NULL AS failing
+	       h.failing_since
 	FROM webhooks w LEFT JOIN webhook_health h ON h.webhook_id = w.id
 	WHERE w.site_id = $1`
 

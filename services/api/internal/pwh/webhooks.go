@@ -73,6 +73,9 @@ func (s *session) showWebhook(w client.WebhookView) {
 		status += ": " + *w.DisabledReason
 	}
 	s.field("Status", status)
+	if w.FailingSince != nil {
+		s.field("Failing", "since "+s.at(*w.FailingSince))
+	}
 	s.field("Format", string(w.Format))
 	if w.Batch != nil {
 		s.field("Batches", "of at most "+strconv.Itoa(w.Batch.MaxSize)+", after "+seconds(w.Batch.MaxWaitSeconds)+" at the latest")

@@ -563,7 +563,10 @@ type WebhookView struct {
 
 	// DisabledReason Why the dispatcher disabled it.
 	DisabledReason *string `json:"disabled_reason"`
-	Format         Format  `json:"format"`
+
+	// FailingSince The first failed attempt after the last delivered one; null: there is none.
+	FailingSince *time.Time `json:"failing_since"`
+	Format       Format     `json:"format"`
 
 	// Headers Their values are *** for those who may only look.
 	Headers            map[string]string `json:"headers"`
