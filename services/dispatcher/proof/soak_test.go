@@ -261,7 +261,12 @@ func (s *soak) settle() {
 		last = fmt.Sprintf("%d pending, %d in flight", info.NumPending, info.NumAckPending)
 	}
 	for _, d := range s.dispatchers {
-		assert.NoError(s, interrupt(d.cmd), "a dispatcher ends well")
+		if err := interrupt(d.cmd); err != nil {
+			said, unread := os.ReadFile(d.log)
+			assert.NoError(s, unread)
+			// Status 66 is the race detector's, whose report may stand anywhere in it.
+			assert.NoError(s, err, "a dispatcher ends well; it said:\n%s", said)
+		}
 		s.ended = append(s.ended, d)
 	}
 }
