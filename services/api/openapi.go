@@ -178,7 +178,16 @@ func check(schema *jsonschema.Schema, raw []byte) []strict.Problem {
 		// Where a part of a schema fails, unevaluatedProperties refuses the fields of that part too.
 		return problems
 	}
-	return unknown
+	// An unknown field makes that of the fields around it fail in the same way.
+	return slices.DeleteFunc(slices.Clone(unknown), func(around strict.Problem) bool {
+		return slices.ContainsFunc(unknown, func(p strict.Problem) bool { return p.Field != around.Field && within(p.Field, around.Field) })
+	})
+}
+
+// within tells whether a field is the other one, or a part of it.
+func within(field, of string) bool {
+	rest, is := strings.CutPrefix(field, of)
+	return is && (rest == "" || of == "" || rest[0] == '.' || rest[0] == '[')
 }
 
 var english = message.NewPrinter(language.English)

@@ -144,10 +144,16 @@ func (d *document) requireNamed(t *testing.T, refused []strict.Problem, text, wh
 	}
 }
 
-// within tells whether a field is the other one, or a part of it.
-func within(field, of string) bool {
-	rest, is := strings.CutPrefix(field, of)
-	return is && (rest == "" || of == "" || rest[0] == '.' || rest[0] == '[')
+// TestUnknownFieldsAreNamedOnce: a field that is not known is what is wrong, and not the list that it stands in.
+func TestUnknownFieldsAreNamedOnce(t *testing.T) {
+	d, err := readDocument()
+	require.NoError(t, err)
+	schema := d.schema(t, "components", "schemas", "WebhookCreate")
+	require.ElementsMatch(t, []strict.Problem{
+		{Field: "triggers[0].window_seconds", Message: "is not a known field"},
+		{Field: "triggers[1].window", Message: "is not a known field"},
+		{Field: "trigger", Message: "is not a known field"},
+	}, check(schema, []byte(`{"url": "https://example.com", "trigger": 1, "triggers": [{"type": "visitor_drop", "window_seconds": "text"}, {"type": "visitor_drop", "window": {}}]}`)))
 }
 
 // TestTheDocumentIsWhole: every operation has an example of what is sent and of what is answered, which its own
