@@ -39,16 +39,17 @@ func (s *Store) copyNew(ctx context.Context, outcomes []Outcome) (err error) {
 		return err
 	}
 	buffer := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(buffer)
 	*buffer = appendDeliveries((*buffer)[:0], outcomes, now)
 	if _, err = conn.CopyFrom(ctx, bytes.NewReader(*buffer), copyDeliveriesSQL); err == nil {
 		*buffer = appendAttempts((*buffer)[:0], outcomes)
 		_, err = conn.CopyFrom(ctx, bytes.NewReader(*buffer), copyAttemptsSQL)
 	}
-	if err != nil {
+	if err != nil { // where the connection broke, CopyFrom may still be reading the buffer: nobody else gets it
 		_ = conn.Exec(ctx, "ROLLBACK").Close() // if this fails too, the pool closes the connection
+		return err
 	}
-	return err
+	copyBuffers.Put(buffer)
+	return nil
 }
 
 var copyBuffers = sync.Pool{New: func() any { return new([]byte) }}

@@ -1,10 +1,16 @@
 package postgres
 
 import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -68,4 +74,58 @@ func TestRefusedCopyLeavesNothing(t *testing.T) {
 	assert.Zero(t, value[int](f, "SELECT (SELECT count(*) FROM deliveries) + (SELECT count(*) FROM attempts)"))
 	assert.Equal(t, 1, f.record(good))
 	assert.EqualValues(t, 1, f.pool.Stat().NewConnsCount(), "the same connection as at first")
+}
+
+// TestBrokenCopyKeepsItsBuffer: what is still being read for a connection that broke is not written to for
+// the next one. It is the race detector that would tell.
+func TestBrokenCopyKeepsItsBuffer(t *testing.T) {
+	f := newFixture(t)
+	config := f.pool.Config()
+	var breaks atomic.Bool
+	config.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &breaking{TCPConn: conn.(*net.TCPConn), breaks: &breaks, closed: make(chan struct{})}, nil
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	store := New(pool)
+	const rounds = 20
+	for n := range rounds {
+		o := fresh(fmt.Sprintf("msg_%d", n), "wh_1")
+		o.Payload = make([]byte, 1<<20)
+		breaks.Store(true)
+		_, err := store.Record(t.Context(), []Outcome{o}, nil)
+		require.Error(t, err)
+		breaks.Store(false)
+		_, err = store.Record(t.Context(), []Outcome{o}, nil)
+		require.NoError(t, err)
+	}
+	assert.Equal(t, rounds, value[int](f, "SELECT count(*) FROM deliveries"))
+}
+
+// breaking is a connection that brings nothing more from the server once a part of a copy was written to
+// it. Whoever writes goes on when it was closed, as one that was not scheduled meanwhile.
+type breaking struct {
+	*net.TCPConn
+	breaks  *atomic.Bool
+	closing sync.Once
+	closed  chan struct{}
+}
+
+func (b *breaking) Write(p []byte) (int, error) {
+	n, err := b.TCPConn.Write(p)
+	if b.breaks.Load() && len(p) > 10_000 {
+		_ = b.CloseRead()
+		<-b.closed
+	}
+	return n, err
+}
+
+func (b *breaking) Close() error {
+	b.closing.Do(func() { close(b.closed) })
+	return b.TCPConn.Close()
 }
