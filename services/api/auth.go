@@ -19,6 +19,7 @@ import (
 // access is what a key may do, and with which site.
 type access struct {
 	site      plausible.Site
+	role      plausible.Role // roleOperator has every site
 	canChange bool
 	userID    *int64 // in Plausible; nil: the operator
 	keyPrefix string // what Plausible shows of the key; empty: the operator's token
@@ -82,12 +83,12 @@ func (a *api) grant(ctx context.Context, call *call, site string) (access, error
 	}
 	var err error
 	if a.isOperator(call.key) {
-		granted.canChange = true
+		granted.role, granted.canChange = roleOperator, true
 		granted.site, err = a.directory.AnySite(ctx, site)
 	} else {
 		var of plausible.Grant
 		of, err = a.directory.Access(ctx, call.key, site)
-		granted = access{site: of.Site, canChange: of.Role.CanChange(), userID: &of.UserID, keyPrefix: of.KeyPrefix}
+		granted = access{site: of.Site, role: of.Role, canChange: of.Role.CanChange(), userID: &of.UserID, keyPrefix: of.KeyPrefix}
 	}
 	if err != nil {
 		return access{}, directoryError(ctx, err)

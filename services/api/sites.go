@@ -12,8 +12,8 @@ import (
 	"github.com/plausible-webhooks/plausible-webhooks/services/api/internal/rest"
 )
 
-// roleOperator is what a site's list shows for the operator's token.
-const roleOperator = "operator"
+// roleOperator is the operator's token's, which Plausible does not know.
+const roleOperator plausible.Role = "operator"
 
 // The cursors of Plausible's lists.
 var (
@@ -52,12 +52,23 @@ func (a *api) ListSites(ctx context.Context, request rest.ListSitesRequestObject
 	}
 	views := make([]rest.Site, len(sites))
 	for i, s := range sites {
-		views[i] = rest.Site{ID: s.ID, Domain: s.Domain, Timezone: s.Timezone, Role: string(s.Role)}
+		role, canChange := s.Role, s.Role.CanChange()
 		if a.isOperator(by.key) {
-			views[i].Role = roleOperator
+			role, canChange = roleOperator, true
 		}
+		views[i] = viewSite(s.Site, role, canChange)
 	}
 	return rest.ListSites200JSONResponse{Sites: views, Meta: byDomain.meta(page, around)}, nil
+}
+
+// ShowSite implements rest.StrictServerInterface.
+func (a *api) ShowSite(ctx context.Context, _ rest.ShowSiteRequestObject) (rest.ShowSiteResponseObject, error) {
+	by := callOf(ctx)
+	return rest.ShowSite200JSONResponse(viewSite(by.site, by.role, by.canChange)), nil
+}
+
+func viewSite(s plausible.Site, role plausible.Role, canChange bool) rest.Site {
+	return rest.Site{ID: s.ID, Domain: s.Domain, Timezone: s.Timezone, Role: string(role), CanChange: canChange}
 }
 
 // ListGoals implements rest.StrictServerInterface.

@@ -59,6 +59,25 @@ func TestSitesAreThoseOfTheKey(t *testing.T) {
 	}
 }
 
+func TestASiteIsShownAsInTheList(t *testing.T) {
+	w := newWorld(t)
+	w.api.adminToken = strings.ReplaceAll(operator, " ", "-")
+	for key, canChange := range map[string]bool{w.demo.OwnerKey: true, w.demo.EditorKey: true, w.demo.ViewerKey: false, w.api.adminToken: true} {
+		var listed any
+		for _, s := range w.do(key, "GET", "?limit=100", "").json(t, "sites").([]any) {
+			if s.(map[string]any)["domain"] == w.demo.Domain {
+				listed = s
+			}
+		}
+		shown := w.at(key, "GET", "", "")
+		require.Equal(t, 200, shown.status, shown.text)
+		require.JSONEq(t, string(mustMarshal(listed)), shown.text)
+		require.Equal(t, canChange, shown.json(t, "can_change"))
+	}
+	require.Equal(t, 404, w.at(w.demo.OtherSiteKey, "GET", "", "").status)
+	require.Equal(t, 404, w.do(w.demo.OwnerKey, "GET", "nothing.example.com", "").status)
+}
+
 func TestGoalsAreThoseOfTheSite(t *testing.T) {
 	w := newWorld(t)
 	all := w.at(w.demo.ViewerKey, "GET", "/goals", "")

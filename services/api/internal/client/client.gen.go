@@ -639,8 +639,10 @@ type RotatedSecretKind string
 
 // Site defines model for Site.
 type Site struct {
-	Domain string `json:"domain"`
-	ID     int64  `json:"id"`
+	// CanChange Whether the key may change the site's webhooks, or only look.
+	CanChange bool   `json:"can_change"`
+	Domain    string `json:"domain"`
+	ID        int64  `json:"id"`
 
 	// Role What the key's user is for the site in Plausible: owner, admin, editor, viewer, billing or super_admin; operator for the operator's token.
 	Role string `json:"role"`
@@ -1340,6 +1342,11 @@ type ClientInterface interface {
 	// Corresponds with GET /api/sites (the `ListSites` operationId).
 	ListSites(ctx context.Context, params *ListSitesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ShowSite Show a site
+	//
+	// Corresponds with GET /api/sites/{site_id} (the `ShowSite` operationId).
+	ShowSite(ctx context.Context, siteID SiteID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListChanges List who changed what, and when
 	//
 	// Corresponds with GET /api/sites/{site_id}/audit (the `ListChanges` operationId).
@@ -1683,6 +1690,21 @@ func (c *Client) ListPublicKeys(ctx context.Context, id WebhookID, reqEditors ..
 // Corresponds with GET /api/sites (the `ListSites` operationId).
 func (c *Client) ListSites(ctx context.Context, params *ListSitesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListSitesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ShowSite Show a site
+//
+// Corresponds with GET /api/sites/{site_id} (the `ShowSite` operationId).
+func (c *Client) ShowSite(ctx context.Context, siteID SiteID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewShowSiteRequest(c.Server, siteID)
 	if err != nil {
 		return nil, err
 	}
@@ -2535,6 +2557,40 @@ func NewListSitesRequest(server string, params *ListSitesParams) (*http.Request,
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
 		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewShowSiteRequest constructs an http.Request for the ShowSite method
+func NewShowSiteRequest(server string, siteID SiteID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "site_id", siteID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/sites/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -4501,6 +4557,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/sites (the `ListSites` operationId).
 	ListSitesWithResponse(ctx context.Context, params *ListSitesParams, reqEditors ...RequestEditorFn) (*ListSitesResponse, error)
 
+	// ShowSiteWithResponse Show a site
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/sites/{site_id} (the `ShowSite` operationId).
+	ShowSiteWithResponse(ctx context.Context, siteID SiteID, reqEditors ...RequestEditorFn) (*ShowSiteResponse, error)
+
 	// ListChangesWithResponse List who changed what, and when
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -4941,6 +5004,47 @@ func (r ListSitesResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListSitesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ShowSiteResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Site
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ShowSiteResponse) GetJSON200() *Site {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ShowSiteResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ShowSiteResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ShowSiteResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ShowSiteResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -6208,6 +6312,19 @@ func (c *ClientWithResponses) ListSitesWithResponse(ctx context.Context, params 
 	return ParseListSitesResponse(rsp)
 }
 
+// ShowSiteWithResponse Show a site
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/sites/{site_id} (the `ShowSite` operationId).
+func (c *ClientWithResponses) ShowSiteWithResponse(ctx context.Context, siteID SiteID, reqEditors ...RequestEditorFn) (*ShowSiteResponse, error) {
+	rsp, err := c.ShowSite(ctx, siteID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseShowSiteResponse(rsp)
+}
+
 // ListChangesWithResponse List who changed what, and when
 //
 // Returns a wrapper object for the known response body format(s).
@@ -6871,6 +6988,32 @@ func ParseListSitesResponse(rsp *http.Response) (*ListSitesResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest SiteList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseShowSiteResponse parses an HTTP response from a ShowSiteWithResponse call
+func ParseShowSiteResponse(rsp *http.Response) (*ShowSiteResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ShowSiteResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Site
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -406,6 +406,9 @@ type Site struct {
 	ID     int64  `json:"id"`
 	Domain string `json:"domain"`
 
+	// CanChange Whether the key may change the site's webhooks, or only look.
+	CanChange bool `json:"can_change"`
+
 	// Role What the key's user is for the site in Plausible: owner, admin, editor, viewer, billing or super_admin; operator for the operator's token.
 	Role string `json:"role"`
 
@@ -824,6 +827,9 @@ type ServerInterface interface {
 	// ListSites List the sites that the key can see
 	// (GET /api/sites)
 	ListSites(ctx echo.Context, params ListSitesParams) error
+	// ShowSite Show a site
+	// (GET /api/sites/{site_id})
+	ShowSite(ctx echo.Context, siteID SiteID) error
 	// ListChanges List who changed what, and when
 	// (GET /api/sites/{site_id}/audit)
 	ListChanges(ctx echo.Context, siteID SiteID, params ListChangesParams) error
@@ -963,6 +969,22 @@ func (w *ServerInterfaceWrapper) ListSites(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ListSites(ctx, params)
+	return err
+}
+
+// ShowSite converts echo context to params.
+func (w *ServerInterfaceWrapper) ShowSite(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "site_id" -------------
+	var siteID SiteID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "site_id", ctx.Param("site_id"), &siteID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter site_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ShowSite(ctx, siteID)
 	return err
 }
 
@@ -2130,6 +2152,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 
 	router.GET(options.BaseURL+"/api/public-keys/:id", wrapper.ListPublicKeys, options.OperationMiddlewares["listPublicKeys"]...)
 	router.GET(options.BaseURL+"/api/sites", wrapper.ListSites, options.OperationMiddlewares["listSites"]...)
+	router.GET(options.BaseURL+"/api/sites/:site_id", wrapper.ShowSite, options.OperationMiddlewares["showSite"]...)
 	router.GET(options.BaseURL+"/api/sites/:site_id/audit", wrapper.ListChanges, options.OperationMiddlewares["listChanges"]...)
 	router.GET(options.BaseURL+"/api/sites/:site_id/goals", wrapper.ListGoals, options.OperationMiddlewares["listGoals"]...)
 	router.POST(options.BaseURL+"/api/sites/:site_id/import-notifications", wrapper.ImportNotifications, options.OperationMiddlewares["importNotifications"]...)
@@ -2230,6 +2253,28 @@ type ListSitesResponseObject interface {
 type ListSites200JSONResponse SiteList
 
 func (response ListSites200JSONResponse) VisitListSitesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ShowSiteRequestObject struct {
+	SiteID SiteID `json:"site_id"`
+}
+
+type ShowSiteResponseObject interface {
+	VisitShowSiteResponse(w http.ResponseWriter) error
+}
+
+type ShowSite200JSONResponse Site
+
+func (response ShowSite200JSONResponse) VisitShowSiteResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response); err != nil {
@@ -2988,6 +3033,9 @@ type StrictServerInterface interface {
 	// ListSites List the sites that the key can see
 	// (GET /api/sites)
 	ListSites(ctx context.Context, request ListSitesRequestObject) (ListSitesResponseObject, error)
+	// ShowSite Show a site
+	// (GET /api/sites/{site_id})
+	ShowSite(ctx context.Context, request ShowSiteRequestObject) (ShowSiteResponseObject, error)
 	// ListChanges List who changed what, and when
 	// (GET /api/sites/{site_id}/audit)
 	ListChanges(ctx context.Context, request ListChangesRequestObject) (ListChangesResponseObject, error)
@@ -3133,6 +3181,31 @@ func (sh *strictHandler) ListSites(ctx echo.Context, params ListSitesParams) err
 		return err
 	} else if validResponse, ok := response.(ListSitesResponseObject); ok {
 		return validResponse.VisitListSitesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ShowSite operation middleware
+func (sh *strictHandler) ShowSite(ctx echo.Context, siteID SiteID) error {
+	var request ShowSiteRequestObject
+
+	request.SiteID = siteID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ShowSite(ctx.Request().Context(), request.(ShowSiteRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ShowSite")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ShowSiteResponseObject); ok {
+		return validResponse.VisitShowSiteResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
