@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,7 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/daemon"
-	"github.com/plausible-webhooks/plausible-webhooks/pkg/signature"
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/outgoing"
 	"github.com/plausible-webhooks/plausible-webhooks/services/dispatcher/internal/postgres"
 	"github.com/plausible-webhooks/plausible-webhooks/services/dispatcher/internal/sender"
 )
@@ -116,7 +115,7 @@ func (d *dispatcher) attempt(dl *delivery) {
 	result := sender.Result{StartedAt: now, Failure: failure, Interrupted: failure != nil && ctx.Err() != nil}
 	shown := "{}"
 	if failure == nil {
-		header := w.sign(dl.ID, body, now)
+		header := outgoing.Sign(dl.ID, body, now, w.signers)
 		shown = w.shownHeaders(header)
 		result = d.sender.Send(ctx, sender.Request{To: w.endpoint, Header: header[:], Body: body, Timeout: w.timeout})
 	}
@@ -217,66 +216,28 @@ func (d *dispatcher) tell(dl *delivery, r sender.Result, v verdict, span trace.S
 	d.log.LogAttrs(context.Background(), slog.LevelInfo, "delivery", shown...)
 }
 
-var (
-	contentType = []string{"application/json"}
-	userAgent   = []string{"Plausible-Webhooks/" + version()}
-)
-
-// version is that of the program, as its build knows it.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
-		return info.Main.Version
-	}
-	return "dev"
-}
-
-// The signature's headers as net/http spells them; receivers compare without case.
-var (
-	headerID        = http.CanonicalHeaderKey(signature.HeaderID)
-	headerTimestamp = http.CanonicalHeaderKey(signature.HeaderTimestamp)
-	headerSignature = http.CanonicalHeaderKey(signature.HeaderSignature)
-)
-
-// headers are those of all requests to the webhook: its owner's, and ours over them.
-func headers(own http.Header) http.Header {
-	header := make(http.Header, len(own)+2)
-	maps.Copy(header, own)
-	header["Content-Type"] = contentType
-	header["User-Agent"] = userAgent
-	return header
-}
-
-// sign makes the headers of one attempt.
-func (w *webhook) sign(id string, body []byte, now time.Time) [3]sender.Field {
-	return [...]sender.Field{
-		{Name: headerID, Value: id},
-		{Name: headerTimestamp, Value: strconv.FormatInt(now.Unix(), 10)},
-		{Name: headerSignature, Value: signature.Sign(id, now, body, w.signers...)},
-	}
-}
-
 // shownHead is the beginning of the document of a request's headers for the history. The owner's are
 // named, but not shown: they are where keys of the receiver stand.
 func shownHead(header, own http.Header) string {
-	shown := make([]sender.Field, 0, len(header))
+	shown := make([]outgoing.Field, 0, len(header))
 	for _, name := range slices.Sorted(maps.Keys(header)) {
 		value := header[name][0]
 		if _, masked := own[name]; masked {
 			value = "***"
 		}
-		shown = append(shown, sender.Field{Name: name, Value: value})
+		shown = append(shown, outgoing.Field{Name: name, Value: value})
 	}
 	return strings.TrimSuffix(object(shown), "}")
 }
 
 // shownHeaders is that document, which is made for each attempt.
-func (w *webhook) shownHeaders(attempt [3]sender.Field) string {
+func (w *webhook) shownHeaders(attempt [3]outgoing.Field) string {
 	document := make([]byte, 0, len(w.shownHead)+256)
 	return string(append(appendFields(append(document, w.shownHead...), attempt[:]), '}'))
 }
 
 // object is a JSON object of texts; empty for nil.
-func object(fields []sender.Field) string {
+func object(fields []outgoing.Field) string {
 	if fields == nil {
 		return ""
 	}
@@ -289,7 +250,7 @@ func object(fields []sender.Field) string {
 }
 
 // appendFields begins each with a comma. The texts hardly ever need escaping.
-func appendFields(document []byte, fields []sender.Field) []byte {
+func appendFields(document []byte, fields []outgoing.Field) []byte {
 	for _, f := range fields {
 		document = appendText(append(document, ','), f.Name)
 		document = appendText(append(document, ':'), f.Value)

@@ -14,50 +14,27 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/outgoing"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/signature"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/stream"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/target"
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/vault"
 	"github.com/plausible-webhooks/plausible-webhooks/services/dispatcher/internal/postgres"
 	"github.com/plausible-webhooks/plausible-webhooks/services/dispatcher/internal/sender"
 )
 
-// TestOwnHeadersNeverReplaceOurs, in any spelling, nor break the request.
-func TestOwnHeadersNeverReplaceOurs(t *testing.T) {
-	ours := []string{
-		"content-type", "user-agent", "webhook-id", "webhook-timestamp", "webhook-signature", "webhook-anything", "host", "content-length",
-		"transfer-encoding", "connection", "expect", "proxy-authorization", "proxy-connection", "te", "trailer", "upgrade", "keep-alive",
-		"accept-encoding", "x-forwarded-for", "idempotency-key",
-	}
-	rapid.Check(t, func(t *rapid.T) {
-		name := []byte(rapid.SampledFrom(ours).Draw(t, "name"))
-		for i := range name {
-			if rapid.Bool().Draw(t, "upper") {
-				name[i] = bytes.ToUpper(name[i : i+1])[0]
-			}
-		}
-		document, err := json.Marshal(map[string]string{string(name): "theirs", "X-Fine": "theirs"})
-		require.NoError(t, err)
-		own, err := ownHeaders(document)
-		require.NoError(t, err)
-		require.Equal(t, http.Header{"X-Fine": {"theirs"}}, own)
-	})
-	for name, value := range map[string]string{"X-A": "a\r\nX: y", "X-B": "a\nb", "X-C": "a\x00", "X D": "space", "X-É": "name", "": "empty", "X:": "colon"} {
-		document, err := json.Marshal(map[string]string{name: value})
-		require.NoError(t, err)
-		own, err := ownHeaders(document)
-		require.NoError(t, err)
-		assert.Empty(t, own, "%q: %q", name, value)
-	}
+func TestHeadersThatCannotBeReadAreAFaultOfOurs(t *testing.T) {
+	c := newCache(vault.Vault{}, target.Policy{})
 	for _, document := range []string{`[]`, `{"a": 1}`, `{"a": {}}`, `x`, ``} {
-		_, err := ownHeaders([]byte(document))
-		assert.Error(t, err, document)
+		w := c.prepare(postgres.Webhook{ID: "wh_1", URL: "https://example.com", Headers: []byte(document)})
+		require.Error(t, w.fault, document)
 	}
 }
 
 func TestShownHeadersMaskTheOwners(t *testing.T) {
 	own := http.Header{"Authorization": {"Bearer canary"}}
-	w := &webhook{shownHead: shownHead(headers(own), own), signers: []signature.Signer{signature.NewSecret()}}
-	sent := w.sign("msg_1", []byte("{}"), noon)
+	w := &webhook{shownHead: shownHead(outgoing.Lasting(own), own), signers: []signature.Signer{signature.NewSecret()}}
+	sent := outgoing.Sign("msg_1", []byte("{}"), noon, w.signers)
 	var shown map[string]string
 	require.NoError(t, json.Unmarshal([]byte(w.shownHeaders(sent)), &shown))
 	assert.Len(t, shown, 6)
@@ -73,9 +50,9 @@ func TestDocumentsAreJSON(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		texts := rapid.MapOf(rapid.String(), rapid.String()).Draw(t, "texts")
 		var got map[string]string
-		fields := []sender.Field{}
+		fields := []outgoing.Field{}
 		for name, value := range texts {
-			fields = append(fields, sender.Field{Name: name, Value: value})
+			fields = append(fields, outgoing.Field{Name: name, Value: value})
 		}
 		require.NoError(t, json.Unmarshal([]byte(object(fields)), &got))
 		require.Len(t, got, len(texts))

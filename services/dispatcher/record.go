@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/stream"
 	"github.com/plausible-webhooks/plausible-webhooks/services/dispatcher/internal/postgres"
 )
 
@@ -137,8 +138,10 @@ func (r *recorder) commit(batch []outcome) {
 // settleAll settles what is committed, and tells of it whom it concerns.
 func (r *recorder) settleAll(batch []outcome) {
 	var held []string
+	changed := map[string][]string{}
 	for _, o := range batch {
 		r.settle(o.delivery)
+		changed[o.delivery.WebhookID] = append(changed[o.delivery.WebhookID], o.delivery.ID)
 		switch {
 		case o.status == postgres.Gathering:
 			r.gatherings.look(o.delivery.WebhookID, gatherPause)
@@ -152,6 +155,11 @@ func (r *recorder) settleAll(batch []outcome) {
 	if len(held) > 0 {
 		r.backlog.add(held...)
 		wake(r.mayGo)
+	}
+	for webhookID, ids := range changed {
+		if err := stream.AnnounceDeliveries(r.nc, webhookID, ids); err != nil {
+			r.log.Debug("deliveries were not announced: who watches sees them later", "webhook_id", webhookID, "error", err.Error())
+		}
 	}
 }
 

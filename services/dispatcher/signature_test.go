@@ -17,6 +17,7 @@ import (
 	svix "github.com/svix/svix-webhooks/go"
 	"pgregory.net/rapid"
 
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/outgoing"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/signature"
 )
 
@@ -47,7 +48,7 @@ func verifiers(t require.TestingT, signer signature.Signer) map[string]func(body
 
 func signed(body []byte, at time.Time, signers ...signature.Signer) http.Header {
 	header := http.Header{}
-	for _, f := range (&webhook{signers: signers}).sign("msg_1", body, at) {
+	for _, f := range outgoing.Sign("msg_1", body, at, signers) {
 		header.Set(f.Name, f.Value)
 	}
 	return header

@@ -2,9 +2,8 @@ package dispatcher
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
-	"net/http"
-	"net/textproto"
 	"net/url"
 	"strings"
 	"sync"
@@ -12,8 +11,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"golang.org/x/net/http/httpguts"
 
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/outgoing"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/signature"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/stream"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/target"
@@ -149,60 +148,25 @@ func (c *cache) prepare(row postgres.Webhook) *webhook {
 	if row.FailedAt != nil {
 		w.failedAt.Store(row.FailedAt.UnixNano())
 	}
-	own, err := ownHeaders(row.Headers)
-	if err != nil {
-		w.fault = err
+	var stored map[string]string
+	if err := json.Unmarshal(row.Headers, &stored); err != nil {
+		w.fault = errors.New("the webhook's headers are not an object of texts")
 	}
+	own := outgoing.Own(stored)
 	if err := c.policy.CheckURL(row.URL); err != nil {
 		w.refused = &sender.Failure{Class: sender.Refused, Text: "the webhook's URL is refused: " + err.Error()}
 	} else if u, err := url.Parse(row.URL); err != nil {
 		w.refused = &sender.Failure{Class: sender.Refused, Text: "the webhook's URL cannot be read"}
 	} else {
-		header := headers(own)
+		header := outgoing.Lasting(own)
 		w.endpoint, w.shownHead = sender.NewEndpoint(u, header), shownHead(header, own)
 	}
-	if w.signers, err = c.open(row); err != nil {
+	var err error
+	if w.signers, err = outgoing.Signers(c.vault, row.ID, row.Sealed); err != nil {
 		w.fault = err
 	}
 	w.body = newRendering(row)
 	return w
-}
-
-// open unseals what the webhook is signed with: secrets and keys, the newest first.
-func (c *cache) open(row postgres.Webhook) ([]signature.Signer, error) {
-	signers := make([]signature.Signer, 0, len(row.Sealed))
-	for _, sealed := range row.Sealed {
-		text, err := c.vault.Open(sealed, row.ID)
-		if err != nil {
-			return nil, err
-		}
-		signer, err := signature.Parse(text)
-		if err != nil {
-			return nil, err
-		}
-		signers = append(signers, signer)
-	}
-	if len(signers) == 0 {
-		return nil, fmt.Errorf("the webhook has no secret to sign with")
-	}
-	return signers, nil
-}
-
-// ownHeaders reads the owner's headers, without those that are ours or the connection's, and
-// without any that could not be sent.
-func ownHeaders(document []byte) (http.Header, error) {
-	var raw map[string]string
-	if err := json.Unmarshal(document, &raw); err != nil {
-		return nil, fmt.Errorf("the webhook's headers are not an object of texts")
-	}
-	header := make(http.Header, len(raw))
-	for name, value := range raw {
-		name = textproto.CanonicalMIMEHeaderKey(name)
-		if !target.ReservedHeader(name) && httpguts.ValidHeaderFieldName(name) && httpguts.ValidHeaderFieldValue(value) {
-			header[name] = []string{value}
-		}
-	}
-	return header, nil
 }
 
 // listen drops a webhook from the cache when it is announced as changed, and lets the sweep

@@ -20,6 +20,8 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/idna"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/outgoing"
 )
 
 const (
@@ -270,7 +272,7 @@ func NewEndpoint(u *url.URL, header http.Header) *Endpoint {
 	e.head = fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\n", target, host)
 	for _, name := range slices.Sorted(maps.Keys(header)) {
 		for _, value := range header[name] {
-			if e.head, err = appendField(e.head, Field{name, value}); err != nil {
+			if e.head, err = appendField(e.head, outgoing.Field{Name: name, Value: value}); err != nil {
 				e.fault = err
 			}
 		}
@@ -279,7 +281,7 @@ func NewEndpoint(u *url.URL, header http.Header) *Endpoint {
 }
 
 // appendField refuses what could end a line.
-func appendField(out []byte, f Field) ([]byte, error) {
+func appendField(out []byte, f outgoing.Field) ([]byte, error) {
 	if !httpguts.ValidHeaderFieldName(f.Name) || !httpguts.ValidHeaderFieldValue(f.Value) {
 		return out, errRequest
 	}

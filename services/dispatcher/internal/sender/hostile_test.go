@@ -20,6 +20,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/outgoing"
 )
 
 // TestHostileTLS: certificates and handshakes that must not be trusted, and those that never end.
@@ -230,7 +232,7 @@ func FuzzResponse(f *testing.F) {
 			t.Errorf("status %d with %v", r.Status, r.Failure)
 		case len(r.Body) > 3*keptBody, len(r.RetryAfter) > maxHeader:
 			t.Errorf("%d bytes of body, %d of Retry-After", len(r.Body), len(r.RetryAfter))
-		case slices.ContainsFunc(r.Header, func(f Field) bool { return f.Name == "Set-Cookie" }):
+		case slices.ContainsFunc(r.Header, func(f outgoing.Field) bool { return f.Name == "Set-Cookie" }):
 			t.Error("a cookie is kept")
 		case r.Failure != nil && !utf8.ValidString(r.Failure.Text):
 			t.Errorf("%q", r.Failure.Text)

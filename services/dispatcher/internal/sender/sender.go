@@ -18,6 +18,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/target"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/outgoing"
 )
 
 const (
@@ -36,13 +38,10 @@ const (
 // Request is one POST.
 type Request struct {
 	To      *Endpoint
-	Header  []Field // besides the endpoint's; nothing is added but the length
+	Header  []outgoing.Field // besides the endpoint's; nothing is added but the length
 	Body    []byte
 	Timeout time.Duration // for all of it, from the name's resolution to the body's last byte
 }
-
-// Field is a header.
-type Field struct{ Name, Value string }
 
 // Result is what became of a Request: a status, or a Failure, or it was interrupted by us.
 type Result struct {
@@ -50,10 +49,10 @@ type Result struct {
 	Duration  time.Duration
 	Timings   Timings
 
-	Status     int     // 0: no response was received
-	Header     []Field // of the response, cut to keptHeader, sorted by their names; no cookies
-	Body       string  // the first bytes of the response: valid UTF-8 without NUL
-	RetryAfter string  // the response's header, untouched
+	Status     int              // 0: no response was received
+	Header     []outgoing.Field // of the response, cut to keptHeader, sorted by their names; no cookies
+	Body       string           // the first bytes of the response: valid UTF-8 without NUL
+	RetryAfter string           // the response's header, untouched
 
 	Failure *Failure // why there is no status
 
@@ -174,14 +173,14 @@ func whole(excerpt []byte) []byte {
 }
 
 // excerptHeader keeps what fits. Cookies are left out: they are somebody's keys.
-func excerptHeader(header http.Header) []Field {
-	kept := make([]Field, 0, len(header))
+func excerptHeader(header http.Header) []outgoing.Field {
+	kept := make([]outgoing.Field, 0, len(header))
 	for name, values := range header {
 		if name != "Set-Cookie" {
-			kept = append(kept, Field{clean(name), clean(strings.Join(values, ", "))})
+			kept = append(kept, outgoing.Field{Name: clean(name), Value: clean(strings.Join(values, ", "))})
 		}
 	}
-	slices.SortFunc(kept, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(kept, func(a, b outgoing.Field) int { return strings.Compare(a.Name, b.Name) })
 	room := keptHeader
 	for i, f := range kept {
 		if room -= len(f.Name) + len(f.Value); room < 0 {

@@ -25,6 +25,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/target"
+
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/outgoing"
 )
 
 // The receivers here are real servers on the loopback interface, most of them hostile.
@@ -130,7 +132,7 @@ func TestSendsWhatItIsGiven(t *testing.T) {
 	assert.Nil(t, r.Failure)
 	assert.Equal(t, 202, r.Status)
 	assert.Equal(t, "thanks", r.Body)
-	assert.Contains(t, r.Header, Field{"X-Answer", "yes"})
+	assert.Contains(t, r.Header, outgoing.Field{Name: "X-Answer", Value: "yes"})
 	assert.NotContains(t, fmt.Sprint(r.Header), "canary", "of a cookie")
 	assert.Equal(t, "POST /hook?q=1", got.Method+" "+got.RequestURI)
 	assert.Equal(t, `{"a":1}`, string(body))
