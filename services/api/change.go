@@ -6,8 +6,10 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/labstack/echo/v4"
@@ -24,14 +26,20 @@ const (
 // inOneTransaction makes an operation that changes something one transaction: what it changes, the
 // row that says who did, and the answer for its Idempotency-Key. So there is no moment at which a
 // crash leaves one of them without the others, and of two requests with the same key the second waits
-// for the first. Nothing is answered, and nobody is told, before the commit.
+// for the first. Nothing is answered, and nobody is told, before the commit. A dry run goes the same way up to
+// there, and is taken back.
 func (a *api) inOneTransaction(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		r, response := c.Request(), c.Response()
 		call := callOf(r.Context())
+		dry, _ := strconv.ParseBool(c.QueryParam("dry_run")) // what is neither true nor false is refused within
+		dry = dry && call.dryRun
 		once, err := a.onceOf(c, call)
 		if err != nil {
 			return err
+		}
+		if dry {
+			once = nil
 		}
 		requestID := response.Header().Get(echo.HeaderXRequestID)
 		held, err := hold(c, func(held *heldAnswer) error {
@@ -46,6 +54,9 @@ func (a *api) inOneTransaction(next echo.HandlerFunc) echo.HandlerFunc {
 				if err := next(c); err != nil {
 					return err
 				}
+				if dry {
+					return errTakenBack
+				}
 				if err := a.store.Record(ctx, changeOf(c, call, requestID)); err != nil {
 					return err
 				}
@@ -55,6 +66,9 @@ func (a *api) inOneTransaction(next echo.HandlerFunc) echo.HandlerFunc {
 				return a.store.KeepAnswer(ctx, *once, a.vault.Seal(string(mustMarshal(held.answer())), answerOwner(*once)))
 			})
 		})
+		if errors.Is(err, errTakenBack) {
+			return c.NoContent(http.StatusNoContent)
+		}
 		if err != nil {
 			return err
 		}
@@ -69,6 +83,9 @@ func (a *api) inOneTransaction(next echo.HandlerFunc) echo.HandlerFunc {
 		return err
 	}
 }
+
+// errTakenBack ends the transaction of a dry run that went well.
+var errTakenBack = errors.New("a dry run changes nothing")
 
 // hold keeps back what is answered while do works. Whatever comes of it, a panic too, the response is then as it was.
 func hold(c echo.Context, do func(*heldAnswer) error) (*heldAnswer, error) {

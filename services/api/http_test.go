@@ -161,11 +161,11 @@ func TestExplanationsAreAskedOfAnEvaluator(t *testing.T) {
 	require.Equal(t, 404, w.at(w.demo.OtherSiteKey, "GET", "/webhooks"+path, "").status)
 }
 
-// watch opens a stream of messages; read returns its next event or comment.
-func (w *world) watch(key string) (read func() string, end func()) {
+// watch opens a stream under the site; read returns its next event or comment.
+func (w *world) watch(key, path string) (read func() string, end func()) {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(w.t.Context())
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, w.server.URL+"/api/sites/"+w.demo.Domain+"/messages", nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, w.server.URL+"/api/sites/"+w.demo.Domain+path, nil)
 	require.NoError(w.t, err)
 	r.Header.Set("Authorization", "Bearer "+key)
 	response, err := w.server.Client().Do(r)
@@ -191,7 +191,7 @@ func (w *world) watch(key string) (read func() string, end func()) {
 
 func TestMessagesAreWatchedLive(t *testing.T) {
 	w := newWorld(t)
-	read, end := w.watch(w.demo.ViewerKey)
+	read, end := w.watch(w.demo.ViewerKey, "/messages")
 	defer end()
 	require.Equal(t, ": connected\n", read())
 	publish := func(site int64, id, payload string) {
@@ -212,6 +212,23 @@ func TestMessagesAreWatchedLive(t *testing.T) {
 	require.Contains(t, w.at(w.demo.OwnerKey, "GET", "/messages", "").text, "Too many are watching")
 	end()
 	await(t, func() bool { return w.api.streams.Load() == maxStreams-1 })
+}
+
+func TestChangesOfDeliveriesAreWatched(t *testing.T) {
+	w := newWorld(t)
+	id := w.owner(201, "POST", "", `{"url": "https://example.com"}`).id(t)
+	read, end := w.watch(w.demo.ViewerKey, "/webhooks/"+id+"/deliveries/changes")
+	defer end()
+	require.Equal(t, ": connected\n", read())
+	require.NoError(t, stream.AnnounceDeliveries(w.api.nats, "wh_other", []string{"msg_theirs"}))
+	require.NoError(t, stream.AnnounceDeliveries(w.api.nats, id, []string{"msg_1", "msg_2"}))
+	require.Equal(t, "event: changed\ndata: {\"delivery_ids\":[\"msg_1\",\"msg_2\"]}\n", read())
+	require.NoError(t, stream.AnnounceDeliveries(w.api.nats, id, make([]string, 101)))
+	require.Equal(t, "event: changed\ndata: {\"delivery_ids\":null}\n", read())
+	require.Equal(t, 404, w.at(w.demo.OwnerKey, "GET", "/webhooks/wh_other/deliveries/changes", "").status)
+	require.Equal(t, 404, w.at(w.demo.OtherSiteKey, "GET", "/webhooks/"+id+"/deliveries/changes", "").status)
+	end()
+	await(t, func() bool { return w.api.streams.Load() == 0 })
 }
 
 func TestTheDocumentAndItsPageAreServed(t *testing.T) {

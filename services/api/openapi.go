@@ -42,6 +42,7 @@ type operation struct {
 	needsBody  bool
 	body       *jsonschema.Schema // nil without a body
 	idempotent bool               // takes an Idempotency-Key
+	dryRun     bool               // can be asked only to judge the request
 	streams    bool               // answers for as long as the client stays
 }
 
@@ -113,6 +114,7 @@ func readOperation(node *yaml.Node) (*operation, error) {
 	}
 	for _, p := range written.Parameters {
 		o.idempotent = o.idempotent || p.Ref == "#/components/parameters/IdempotencyKey"
+		o.dryRun = o.dryRun || p.Ref == "#/components/parameters/DryRun"
 	}
 	if written.Body != nil {
 		o.needsBody = written.Body.Required
@@ -178,10 +180,16 @@ func check(schema *jsonschema.Schema, raw []byte) []strict.Problem {
 		// Where a part of a schema fails, unevaluatedProperties refuses the fields of that part too.
 		return problems
 	}
-	// An unknown field makes that of the fields around it fail in the same way.
+	// An unknown field makes those around it fail in the same way, and what stands beside them.
 	return slices.DeleteFunc(slices.Clone(unknown), func(around strict.Problem) bool {
-		return slices.ContainsFunc(unknown, func(p strict.Problem) bool { return p.Field != around.Field && within(p.Field, around.Field) })
+		outer := parent(around.Field)
+		return slices.ContainsFunc(unknown, func(p strict.Problem) bool { return parent(p.Field) != outer && within(parent(p.Field), outer) })
 	})
+}
+
+// parent is what a field stands in; empty for one of the body itself.
+func parent(field string) string {
+	return field[:max(strings.LastIndexAny(field, ".["), 0)]
 }
 
 // within tells whether a field is the other one, or a part of it.

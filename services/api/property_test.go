@@ -42,7 +42,7 @@ func TestAnyRequestIsAnsweredByTheDocument(t *testing.T) {
 	statuses := map[int]int{}
 	send := func(rt *rapid.T) {
 		r := rapid.SampledFrom(d.routes).Draw(rt, "operation")
-		if r.written.OperationID == "streamMessages" {
+		if strings.HasPrefix(r.written.OperationID, "stream") {
 			rt.Skip("it answers for as long as one listens")
 		}
 		// The webhook may have been removed by an earlier request; it comes back.

@@ -299,6 +299,39 @@ func (e WebhookStatus) Valid() bool {
 	}
 }
 
+// Activity defines model for Activity.
+type Activity struct {
+	Dead      int `json:"dead"`
+	Delivered int `json:"delivered"`
+
+	// Hours 24 of them, the oldest first.
+	Hours []ActivityHour `json:"hours"`
+
+	// LastDelivery The newest; null: there is none of the last 7 days.
+	LastDelivery *LastDelivery `json:"last_delivery"`
+
+	// Retrying Those that wait after an attempt that failed.
+	Retrying int `json:"retrying"`
+
+	// Truncated There were more than are looked at, so the oldest hours show less than there was.
+	Truncated bool   `json:"truncated"`
+	WebhookID string `json:"webhook_id"`
+}
+
+// ActivityHour defines model for ActivityHour.
+type ActivityHour struct {
+	Delivered int `json:"delivered"`
+
+	// Failed Dead ones and those that are being tried again.
+	Failed int       `json:"failed"`
+	From   time.Time `json:"from"`
+}
+
+// ActivityList defines model for ActivityList.
+type ActivityList struct {
+	Activity []Activity `json:"activity"`
+}
+
 // Attempt defines model for Attempt.
 type Attempt struct {
 	DurationMs float64 `json:"duration_ms"`
@@ -523,6 +556,15 @@ type ImportedNotifications struct {
 	Triggers []Trigger `json:"triggers"`
 }
 
+// LastDelivery defines model for LastDelivery.
+type LastDelivery struct {
+	CreatedAt  time.Time      `json:"created_at"`
+	FinishedAt *time.Time     `json:"finished_at"`
+	ID         string         `json:"id"`
+	Status     DeliveryStatus `json:"status"`
+	Type       string         `json:"type"`
+}
+
 // MessagePreview defines model for MessagePreview.
 type MessagePreview struct {
 	// Body What would be sent.
@@ -636,6 +678,15 @@ type RotatedSecret struct {
 
 // RotatedSecretKind defines model for RotatedSecret.Kind.
 type RotatedSecretKind string
+
+// SignedRequest defines model for SignedRequest.
+type SignedRequest struct {
+	// Body The very bytes that are signed, which are UTF-8.
+	Body    string            `json:"body"`
+	Headers map[string]string `json:"headers"`
+	Method  string            `json:"method"`
+	URL     string            `json:"url"`
+}
 
 // Site defines model for Site.
 type Site struct {
@@ -1026,6 +1077,9 @@ type Before = string
 // DeliveryID defines model for DeliveryID.
 type DeliveryID = string
 
+// DryRun defines model for DryRun.
+type DryRun = bool
+
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
 
@@ -1103,6 +1157,9 @@ type ListWebhooksParams struct {
 
 // CreateWebhookParams defines parameters for CreateWebhook.
 type CreateWebhookParams struct {
+	// DryRun With true the request is judged as any other, and nothing is changed.
+	DryRun *DryRun `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
 	// IdempotencyKey Any text that no other request has, such as a UUID. See "Sending again".
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
@@ -1115,12 +1172,18 @@ type RemoveWebhookParams struct {
 
 // PatchWebhookParams defines parameters for PatchWebhook.
 type PatchWebhookParams struct {
+	// DryRun With true the request is judged as any other, and nothing is changed.
+	DryRun *DryRun `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
 	// IfMatch The ETag of what is to be changed. See "Lost updates".
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // ReplaceWebhookParams defines parameters for ReplaceWebhook.
 type ReplaceWebhookParams struct {
+	// DryRun With true the request is judged as any other, and nothing is changed.
+	DryRun *DryRun `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
 	// IfMatch The ETag of what is to be changed. See "Lost updates".
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
@@ -1423,6 +1486,13 @@ type ClientInterface interface {
 	// Corresponds with POST /api/sites/{site_id}/webhooks (the `CreateWebhook` operationId).
 	CreateWebhook(ctx context.Context, siteID SiteID, params *CreateWebhookParams, body CreateWebhookJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListActivity See what the last 24 hours brought to each webhook
+	//
+	// Of the messages of this hour and of the 23 before it, in UTC. Of each webhook the newest 5,000 messages of each outcome are looked at.
+	//
+	// Corresponds with GET /api/sites/{site_id}/webhooks/activity (the `ListActivity` operationId).
+	ListActivity(ctx context.Context, siteID SiteID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// PreviewMessageWithBody See the message that a format makes
 	//
 	// Renders an example message as it would be sent, with the headers of a signature that the shown secret makes. Nothing is stored or sent.
@@ -1505,10 +1575,24 @@ type ClientInterface interface {
 	// Corresponds with GET /api/sites/{site_id}/webhooks/{id}/deliveries (the `ListDeliveries` operationId).
 	ListDeliveries(ctx context.Context, siteID SiteID, id WebhookID, params *ListDeliveriesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// StreamChanges Watch which deliveries change
+	//
+	// Server-sent events: at most one `changed` a second, with the ids of the deliveries of which something was recorded since the one before; null stands for more than 100. Nothing missed is told again, so read the list when the connection is there.
+	//
+	// Corresponds with GET /api/sites/{site_id}/webhooks/{id}/deliveries/changes (the `StreamChanges` operationId).
+	StreamChanges(ctx context.Context, siteID SiteID, id WebhookID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ShowDelivery Show a delivery with its payload and attempts
 	//
 	// Corresponds with GET /api/sites/{site_id}/webhooks/{id}/deliveries/{delivery_id} (the `ShowDelivery` operationId).
 	ShowDelivery(ctx context.Context, siteID SiteID, id WebhookID, deliveryID DeliveryID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SignRequest Show the request that brings a delivery, signed now
+	//
+	// What a dispatcher would send at this moment, to be sent by hand. It holds the webhook's own headers, and a signature that receivers accept for some minutes. Nothing is sent.
+	//
+	// Corresponds with POST /api/sites/{site_id}/webhooks/{id}/deliveries/{delivery_id}/request (the `SignRequest` operationId).
+	SignRequest(ctx context.Context, siteID SiteID, id WebhookID, deliveryID DeliveryID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RetryDelivery Send a delivery again now
 	//
@@ -1891,6 +1975,23 @@ func (c *Client) CreateWebhook(ctx context.Context, siteID SiteID, params *Creat
 	return c.Client.Do(req)
 }
 
+// ListActivity See what the last 24 hours brought to each webhook
+//
+// Of the messages of this hour and of the 23 before it, in UTC. Of each webhook the newest 5,000 messages of each outcome are looked at.
+//
+// Corresponds with GET /api/sites/{site_id}/webhooks/activity (the `ListActivity` operationId).
+func (c *Client) ListActivity(ctx context.Context, siteID SiteID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListActivityRequest(c.Server, siteID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // PreviewMessageWithBody See the message that a format makes
 //
 // Renders an example message as it would be sent, with the headers of a signature that the shown secret makes. Nothing is stored or sent.
@@ -2073,11 +2174,45 @@ func (c *Client) ListDeliveries(ctx context.Context, siteID SiteID, id WebhookID
 	return c.Client.Do(req)
 }
 
+// StreamChanges Watch which deliveries change
+//
+// Server-sent events: at most one `changed` a second, with the ids of the deliveries of which something was recorded since the one before; null stands for more than 100. Nothing missed is told again, so read the list when the connection is there.
+//
+// Corresponds with GET /api/sites/{site_id}/webhooks/{id}/deliveries/changes (the `StreamChanges` operationId).
+func (c *Client) StreamChanges(ctx context.Context, siteID SiteID, id WebhookID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStreamChangesRequest(c.Server, siteID, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ShowDelivery Show a delivery with its payload and attempts
 //
 // Corresponds with GET /api/sites/{site_id}/webhooks/{id}/deliveries/{delivery_id} (the `ShowDelivery` operationId).
 func (c *Client) ShowDelivery(ctx context.Context, siteID SiteID, id WebhookID, deliveryID DeliveryID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewShowDeliveryRequest(c.Server, siteID, id, deliveryID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SignRequest Show the request that brings a delivery, signed now
+//
+// What a dispatcher would send at this moment, to be sent by hand. It holds the webhook's own headers, and a signature that receivers accept for some minutes. Nothing is sent.
+//
+// Corresponds with POST /api/sites/{site_id}/webhooks/{id}/deliveries/{delivery_id}/request (the `SignRequest` operationId).
+func (c *Client) SignRequest(ctx context.Context, siteID SiteID, id WebhookID, deliveryID DeliveryID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSignRequestRequest(c.Server, siteID, id, deliveryID)
 	if err != nil {
 		return nil, err
 	}
@@ -3036,6 +3171,33 @@ func NewCreateWebhookRequestWithBody(server string, siteID SiteID, params *Creat
 		return nil, err
 	}
 
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
 	if err != nil {
 		return nil, err
@@ -3056,6 +3218,40 @@ func NewCreateWebhookRequestWithBody(server string, siteID SiteID, params *Creat
 			req.Header.Set("Idempotency-Key", headerParam0)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewListActivityRequest constructs an http.Request for the ListActivity method
+func NewListActivityRequest(server string, siteID SiteID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "site_id", siteID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/sites/%s/webhooks/activity", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -3260,6 +3456,33 @@ func NewPatchWebhookRequestWithBody(server string, siteID SiteID, id WebhookID, 
 		return nil, err
 	}
 
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
 	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
 	if err != nil {
 		return nil, err
@@ -3327,6 +3550,33 @@ func NewReplaceWebhookRequestWithBody(server string, siteID SiteID, id WebhookID
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
@@ -3506,6 +3756,47 @@ func NewListDeliveriesRequest(server string, siteID SiteID, id WebhookID, params
 	return req, nil
 }
 
+// NewStreamChangesRequest constructs an http.Request for the StreamChanges method
+func NewStreamChangesRequest(server string, siteID SiteID, id WebhookID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "site_id", siteID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/sites/%s/webhooks/%s/deliveries/changes", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewShowDeliveryRequest constructs an http.Request for the ShowDelivery method
 func NewShowDeliveryRequest(server string, siteID SiteID, id WebhookID, deliveryID DeliveryID) (*http.Request, error) {
 	var err error
@@ -3547,6 +3838,54 @@ func NewShowDeliveryRequest(server string, siteID SiteID, id WebhookID, delivery
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSignRequestRequest constructs an http.Request for the SignRequest method
+func NewSignRequestRequest(server string, siteID SiteID, id WebhookID, deliveryID DeliveryID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "site_id", siteID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "delivery_id", deliveryID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/sites/%s/webhooks/%s/deliveries/%s/request", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -4648,6 +4987,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/sites/{site_id}/webhooks (the `CreateWebhook` operationId).
 	CreateWebhookWithResponse(ctx context.Context, siteID SiteID, params *CreateWebhookParams, body CreateWebhookJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateWebhookResponse, error)
 
+	// ListActivityWithResponse See what the last 24 hours brought to each webhook
+	//
+	// Of the messages of this hour and of the 23 before it, in UTC. Of each webhook the newest 5,000 messages of each outcome are looked at.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/sites/{site_id}/webhooks/activity (the `ListActivity` operationId).
+	ListActivityWithResponse(ctx context.Context, siteID SiteID, reqEditors ...RequestEditorFn) (*ListActivityResponse, error)
+
 	// PreviewMessageWithBodyWithResponse See the message that a format makes
 	//
 	// Renders an example message as it would be sent, with the headers of a signature that the shown secret makes. Nothing is stored or sent.
@@ -4736,12 +5084,30 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/sites/{site_id}/webhooks/{id}/deliveries (the `ListDeliveries` operationId).
 	ListDeliveriesWithResponse(ctx context.Context, siteID SiteID, id WebhookID, params *ListDeliveriesParams, reqEditors ...RequestEditorFn) (*ListDeliveriesResponse, error)
 
+	// StreamChangesWithResponse Watch which deliveries change
+	//
+	// Server-sent events: at most one `changed` a second, with the ids of the deliveries of which something was recorded since the one before; null stands for more than 100. Nothing missed is told again, so read the list when the connection is there.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/sites/{site_id}/webhooks/{id}/deliveries/changes (the `StreamChanges` operationId).
+	StreamChangesWithResponse(ctx context.Context, siteID SiteID, id WebhookID, reqEditors ...RequestEditorFn) (*StreamChangesResponse, error)
+
 	// ShowDeliveryWithResponse Show a delivery with its payload and attempts
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/sites/{site_id}/webhooks/{id}/deliveries/{delivery_id} (the `ShowDelivery` operationId).
 	ShowDeliveryWithResponse(ctx context.Context, siteID SiteID, id WebhookID, deliveryID DeliveryID, reqEditors ...RequestEditorFn) (*ShowDeliveryResponse, error)
+
+	// SignRequestWithResponse Show the request that brings a delivery, signed now
+	//
+	// What a dispatcher would send at this moment, to be sent by hand. It holds the webhook's own headers, and a signature that receivers accept for some minutes. Nothing is sent.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/sites/{site_id}/webhooks/{id}/deliveries/{delivery_id}/request (the `SignRequest` operationId).
+	SignRequestWithResponse(ctx context.Context, siteID SiteID, id WebhookID, deliveryID DeliveryID, reqEditors ...RequestEditorFn) (*SignRequestResponse, error)
 
 	// RetryDeliveryWithResponse Send a delivery again now
 	//
@@ -5339,6 +5705,47 @@ func (r CreateWebhookResponse) ContentType() string {
 	return ""
 }
 
+type ListActivityResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ActivityList
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListActivityResponse) GetJSON200() *ActivityList {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListActivityResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListActivityResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListActivityResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListActivityResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type PreviewMessageResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -5599,6 +6006,40 @@ func (r ListDeliveriesResponse) ContentType() string {
 	return ""
 }
 
+type StreamChangesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+}
+
+// GetBody returns the raw response body bytes
+func (r StreamChangesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r StreamChangesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StreamChangesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r StreamChangesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ShowDeliveryResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -5634,6 +6075,47 @@ func (r ShowDeliveryResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ShowDeliveryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SignRequestResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SignedRequest
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SignRequestResponse) GetJSON200() *SignedRequest {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r SignRequestResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SignRequestResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SignRequestResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SignRequestResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -6469,6 +6951,21 @@ func (c *ClientWithResponses) CreateWebhookWithResponse(ctx context.Context, sit
 	return ParseCreateWebhookResponse(rsp)
 }
 
+// ListActivityWithResponse See what the last 24 hours brought to each webhook
+//
+// Of the messages of this hour and of the 23 before it, in UTC. Of each webhook the newest 5,000 messages of each outcome are looked at.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/sites/{site_id}/webhooks/activity (the `ListActivity` operationId).
+func (c *ClientWithResponses) ListActivityWithResponse(ctx context.Context, siteID SiteID, reqEditors ...RequestEditorFn) (*ListActivityResponse, error) {
+	rsp, err := c.ListActivity(ctx, siteID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListActivityResponse(rsp)
+}
+
 // PreviewMessageWithBodyWithResponse See the message that a format makes
 //
 // Renders an example message as it would be sent, with the headers of a signature that the shown secret makes. Nothing is stored or sent.
@@ -6617,6 +7114,21 @@ func (c *ClientWithResponses) ListDeliveriesWithResponse(ctx context.Context, si
 	return ParseListDeliveriesResponse(rsp)
 }
 
+// StreamChangesWithResponse Watch which deliveries change
+//
+// Server-sent events: at most one `changed` a second, with the ids of the deliveries of which something was recorded since the one before; null stands for more than 100. Nothing missed is told again, so read the list when the connection is there.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/sites/{site_id}/webhooks/{id}/deliveries/changes (the `StreamChanges` operationId).
+func (c *ClientWithResponses) StreamChangesWithResponse(ctx context.Context, siteID SiteID, id WebhookID, reqEditors ...RequestEditorFn) (*StreamChangesResponse, error) {
+	rsp, err := c.StreamChanges(ctx, siteID, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStreamChangesResponse(rsp)
+}
+
 // ShowDeliveryWithResponse Show a delivery with its payload and attempts
 //
 // Returns a wrapper object for the known response body format(s).
@@ -6628,6 +7140,21 @@ func (c *ClientWithResponses) ShowDeliveryWithResponse(ctx context.Context, site
 		return nil, err
 	}
 	return ParseShowDeliveryResponse(rsp)
+}
+
+// SignRequestWithResponse Show the request that brings a delivery, signed now
+//
+// What a dispatcher would send at this moment, to be sent by hand. It holds the webhook's own headers, and a signature that receivers accept for some minutes. Nothing is sent.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/sites/{site_id}/webhooks/{id}/deliveries/{delivery_id}/request (the `SignRequest` operationId).
+func (c *ClientWithResponses) SignRequestWithResponse(ctx context.Context, siteID SiteID, id WebhookID, deliveryID DeliveryID, reqEditors ...RequestEditorFn) (*SignRequestResponse, error) {
+	rsp, err := c.SignRequest(ctx, siteID, id, deliveryID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSignRequestResponse(rsp)
 }
 
 // RetryDeliveryWithResponse Send a delivery again now
@@ -7191,6 +7718,9 @@ func ParseCreateWebhookResponse(rsp *http.Response) (*CreateWebhookResponse, err
 		}
 		response.JSON201 = &dest
 
+	case rsp.StatusCode == 204:
+		break // No content-type
+
 	}
 
 	switch {
@@ -7211,6 +7741,32 @@ func ParseCreateWebhookResponse(rsp *http.Response) (*CreateWebhookResponse, err
 			headers.Location = value
 		}
 		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListActivityResponse parses an HTTP response from a ListActivityWithResponse call
+func ParseListActivityResponse(rsp *http.Response) (*ListActivityResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListActivityResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ActivityList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	}
 
 	return response, nil
@@ -7318,6 +7874,9 @@ func ParsePatchWebhookResponse(rsp *http.Response) (*PatchWebhookResponse, error
 		}
 		response.JSON200 = &dest
 
+	case rsp.StatusCode == 204:
+		break // No content-type
+
 	}
 
 	switch {
@@ -7356,6 +7915,9 @@ func ParseReplaceWebhookResponse(rsp *http.Response) (*ReplaceWebhookResponse, e
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case rsp.StatusCode == 204:
+		break // No content-type
 
 	}
 
@@ -7401,6 +7963,22 @@ func ParseListDeliveriesResponse(rsp *http.Response) (*ListDeliveriesResponse, e
 	return response, nil
 }
 
+// ParseStreamChangesResponse parses an HTTP response from a StreamChangesWithResponse call
+func ParseStreamChangesResponse(rsp *http.Response) (*StreamChangesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StreamChangesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	return response, nil
+}
+
 // ParseShowDeliveryResponse parses an HTTP response from a ShowDeliveryWithResponse call
 func ParseShowDeliveryResponse(rsp *http.Response) (*ShowDeliveryResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -7417,6 +7995,32 @@ func ParseShowDeliveryResponse(rsp *http.Response) (*ShowDeliveryResponse, error
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest DeliveryDetails
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSignRequestResponse parses an HTTP response from a SignRequestWithResponse call
+func ParseSignRequestResponse(rsp *http.Response) (*SignRequestResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SignRequestResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SignedRequest
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

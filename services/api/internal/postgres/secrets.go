@@ -69,6 +69,18 @@ func (s *Store) RemoveKeys(ctx context.Context, siteID int64, webhookID string) 
 	return wrap("remove keys", err)
 }
 
+// Secrets reads what a webhook's messages are signed with now, sealed, in the order of the dispatchers.
+func (s *Store) Secrets(ctx context.Context, webhookID string) ([][]byte, error) {
+	rows, err := s.db(ctx).Query(ctx, `
+		SELECT sealed FROM webhook_secrets
+		WHERE webhook_id = $1 AND (expires_at IS NULL OR expires_at > now()) ORDER BY created_at DESC, id DESC`, webhookID)
+	if err != nil {
+		return nil, wrap("read secrets", err)
+	}
+	sealed, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+	return sealed, wrap("read secrets", err)
+}
+
 // PublicKey is one that a webhook's messages can be verified with.
 type PublicKey struct {
 	PublicKey string

@@ -167,6 +167,39 @@ func (e WebhookStatus) Valid() bool {
 	}
 }
 
+// Activity defines model for Activity.
+type Activity struct {
+	Dead      int `json:"dead"`
+	Delivered int `json:"delivered"`
+
+	// Hours 24 of them, the oldest first.
+	Hours []ActivityHour `json:"hours"`
+
+	// LastDelivery The newest; null: there is none of the last 7 days.
+	LastDelivery *LastDelivery `json:"last_delivery"`
+
+	// Retrying Those that wait after an attempt that failed.
+	Retrying int `json:"retrying"`
+
+	// Truncated There were more than are looked at, so the oldest hours show less than there was.
+	Truncated bool   `json:"truncated"`
+	WebhookID string `json:"webhook_id"`
+}
+
+// ActivityHour defines model for ActivityHour.
+type ActivityHour struct {
+	Delivered int `json:"delivered"`
+
+	// Failed Dead ones and those that are being tried again.
+	Failed int       `json:"failed"`
+	From   time.Time `json:"from"`
+}
+
+// ActivityList defines model for ActivityList.
+type ActivityList struct {
+	Activity []Activity `json:"activity"`
+}
+
 // Attempt defines model for Attempt.
 type Attempt struct {
 	Error      *string `json:"error"`
@@ -315,6 +348,15 @@ type ImportedNotifications struct {
 	Triggers []Trigger `json:"triggers"`
 }
 
+// LastDelivery defines model for LastDelivery.
+type LastDelivery struct {
+	ID         string         `json:"id"`
+	Type       string         `json:"type"`
+	Status     DeliveryStatus `json:"status"`
+	CreatedAt  time.Time      `json:"created_at"`
+	FinishedAt *time.Time     `json:"finished_at"`
+}
+
 // MessagePreview defines model for MessagePreview.
 type MessagePreview struct {
 	Type string `json:"type"`
@@ -400,6 +442,16 @@ type RotatedSecret struct {
 
 // RotatedSecretKind defines model for RotatedSecret.Kind.
 type RotatedSecretKind string
+
+// SignedRequest defines model for SignedRequest.
+type SignedRequest struct {
+	URL string `json:"url"`
+
+	// Body The very bytes that are signed, which are UTF-8.
+	Body    string            `json:"body"`
+	Headers map[string]string `json:"headers"`
+	Method  string            `json:"method"`
+}
 
 // Site defines model for Site.
 type Site struct {
@@ -589,6 +641,9 @@ type Before = string
 // DeliveryID defines model for DeliveryID.
 type DeliveryID = string
 
+// DryRun defines model for DryRun.
+type DryRun = bool
+
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
 
@@ -666,6 +721,9 @@ type ListWebhooksParams struct {
 
 // CreateWebhookParams defines parameters for CreateWebhook.
 type CreateWebhookParams struct {
+	// DryRun With true the request is judged as any other, and nothing is changed.
+	DryRun *DryRun `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
 	// IdempotencyKey Any text that no other request has, such as a UUID. See "Sending again".
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
@@ -678,12 +736,18 @@ type RemoveWebhookParams struct {
 
 // PatchWebhookParams defines parameters for PatchWebhook.
 type PatchWebhookParams struct {
+	// DryRun With true the request is judged as any other, and nothing is changed.
+	DryRun *DryRun `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
 	// IfMatch The ETag of what is to be changed. See "Lost updates".
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // ReplaceWebhookParams defines parameters for ReplaceWebhook.
 type ReplaceWebhookParams struct {
+	// DryRun With true the request is judged as any other, and nothing is changed.
+	DryRun *DryRun `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
 	// IfMatch The ETag of what is to be changed. See "Lost updates".
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
@@ -851,6 +915,9 @@ type ServerInterface interface {
 	// CreateWebhook Create a webhook
 	// (POST /api/sites/{site_id}/webhooks)
 	CreateWebhook(ctx echo.Context, siteID SiteID, params CreateWebhookParams) error
+	// ListActivity See what the last 24 hours brought to each webhook
+	// (GET /api/sites/{site_id}/webhooks/activity)
+	ListActivity(ctx echo.Context, siteID SiteID) error
 	// PreviewMessage See the message that a format makes
 	// (POST /api/sites/{site_id}/webhooks/preview)
 	PreviewMessage(ctx echo.Context, siteID SiteID) error
@@ -869,9 +936,15 @@ type ServerInterface interface {
 	// ListDeliveries List what was sent, or waits to be
 	// (GET /api/sites/{site_id}/webhooks/{id}/deliveries)
 	ListDeliveries(ctx echo.Context, siteID SiteID, id WebhookID, params ListDeliveriesParams) error
+	// StreamChanges Watch which deliveries change
+	// (GET /api/sites/{site_id}/webhooks/{id}/deliveries/changes)
+	StreamChanges(ctx echo.Context, siteID SiteID, id WebhookID) error
 	// ShowDelivery Show a delivery with its payload and attempts
 	// (GET /api/sites/{site_id}/webhooks/{id}/deliveries/{delivery_id})
 	ShowDelivery(ctx echo.Context, siteID SiteID, id WebhookID, deliveryID DeliveryID) error
+	// SignRequest Show the request that brings a delivery, signed now
+	// (POST /api/sites/{site_id}/webhooks/{id}/deliveries/{delivery_id}/request)
+	SignRequest(ctx echo.Context, siteID SiteID, id WebhookID, deliveryID DeliveryID) error
 	// RetryDelivery Send a delivery again now
 	// (POST /api/sites/{site_id}/webhooks/{id}/deliveries/{delivery_id}/retry)
 	RetryDelivery(ctx echo.Context, siteID SiteID, id WebhookID, deliveryID DeliveryID, params RetryDeliveryParams) error
@@ -1186,6 +1259,12 @@ func (w *ServerInterfaceWrapper) CreateWebhook(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params CreateWebhookParams
+	// ------------- Optional query parameter "dry_run" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dry_run", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dry_run: %s", err))
+	}
 
 	headers := ctx.Request().Header
 	// ------------- Optional header parameter "Idempotency-Key" -------------
@@ -1206,6 +1285,22 @@ func (w *ServerInterfaceWrapper) CreateWebhook(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.CreateWebhook(ctx, siteID, params)
+	return err
+}
+
+// ListActivity converts echo context to params.
+func (w *ServerInterfaceWrapper) ListActivity(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "site_id" -------------
+	var siteID SiteID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "site_id", ctx.Param("site_id"), &siteID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter site_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListActivity(ctx, siteID)
 	return err
 }
 
@@ -1314,6 +1409,12 @@ func (w *ServerInterfaceWrapper) PatchWebhook(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params PatchWebhookParams
+	// ------------- Optional query parameter "dry_run" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dry_run", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dry_run: %s", err))
+	}
 
 	headers := ctx.Request().Header
 	// ------------- Optional header parameter "If-Match" -------------
@@ -1358,6 +1459,12 @@ func (w *ServerInterfaceWrapper) ReplaceWebhook(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params ReplaceWebhookParams
+	// ------------- Optional query parameter "dry_run" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dry_run", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dry_run: %s", err))
+	}
 
 	headers := ctx.Request().Header
 	// ------------- Optional header parameter "If-Match" -------------
@@ -1463,6 +1570,30 @@ func (w *ServerInterfaceWrapper) ListDeliveries(ctx echo.Context) error {
 	return err
 }
 
+// StreamChanges converts echo context to params.
+func (w *ServerInterfaceWrapper) StreamChanges(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "site_id" -------------
+	var siteID SiteID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "site_id", ctx.Param("site_id"), &siteID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter site_id: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id WebhookID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.StreamChanges(ctx, siteID, id)
+	return err
+}
+
 // ShowDelivery converts echo context to params.
 func (w *ServerInterfaceWrapper) ShowDelivery(ctx echo.Context) error {
 	var err error
@@ -1492,6 +1623,38 @@ func (w *ServerInterfaceWrapper) ShowDelivery(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ShowDelivery(ctx, siteID, id, deliveryID)
+	return err
+}
+
+// SignRequest converts echo context to params.
+func (w *ServerInterfaceWrapper) SignRequest(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "site_id" -------------
+	var siteID SiteID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "site_id", ctx.Param("site_id"), &siteID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter site_id: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id WebhookID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// ------------- Path parameter "delivery_id" -------------
+	var deliveryID DeliveryID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "delivery_id", ctx.Param("delivery_id"), &deliveryID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter delivery_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SignRequest(ctx, siteID, id, deliveryID)
 	return err
 }
 
@@ -2166,7 +2329,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PUT(options.BaseURL+"/api/sites/:site_id/webhooks/:id", wrapper.ReplaceWebhook, options.OperationMiddlewares["replaceWebhook"]...)
 	router.GET(options.BaseURL+"/api/sites/:site_id/webhooks/:id/deliveries", wrapper.ListDeliveries, options.OperationMiddlewares["listDeliveries"]...)
 	router.GET(options.BaseURL+"/api/sites/:site_id/webhooks/:id/deliveries/:delivery_id", wrapper.ShowDelivery, options.OperationMiddlewares["showDelivery"]...)
+	router.POST(options.BaseURL+"/api/sites/:site_id/webhooks/:id/deliveries/:delivery_id/request", wrapper.SignRequest, options.OperationMiddlewares["signRequest"]...)
 	router.POST(options.BaseURL+"/api/sites/:site_id/webhooks/:id/deliveries/:delivery_id/retry", wrapper.RetryDelivery, options.OperationMiddlewares["retryDelivery"]...)
+	router.GET(options.BaseURL+"/api/sites/:site_id/webhooks/:id/deliveries/changes", wrapper.StreamChanges, options.OperationMiddlewares["streamChanges"]...)
 	router.POST(options.BaseURL+"/api/sites/:site_id/webhooks/:id/recover", wrapper.RecoverDeliveries, options.OperationMiddlewares["recoverDeliveries"]...)
 	router.DELETE(options.BaseURL+"/api/sites/:site_id/webhooks/:id/recoveries/:job_id", wrapper.CancelRecovery, options.OperationMiddlewares["cancelRecovery"]...)
 	router.GET(options.BaseURL+"/api/sites/:site_id/webhooks/:id/recoveries/:job_id", wrapper.ShowRecovery, options.OperationMiddlewares["showRecovery"]...)
@@ -2180,9 +2345,13 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PATCH(options.BaseURL+"/api/sites/:site_id/webhooks/:id/triggers/:trigger_id", wrapper.PatchTrigger, options.OperationMiddlewares["patchTrigger"]...)
 	router.PUT(options.BaseURL+"/api/sites/:site_id/webhooks/:id/triggers/:trigger_id", wrapper.ReplaceTrigger, options.OperationMiddlewares["replaceTrigger"]...)
 	router.GET(options.BaseURL+"/api/sites/:site_id/webhooks/:id/triggers/:trigger_id/explanation", wrapper.ExplainTrigger, options.OperationMiddlewares["explainTrigger"]...)
+	router.GET(options.BaseURL+"/api/sites/:site_id/webhooks/activity", wrapper.ListActivity, options.OperationMiddlewares["listActivity"]...)
 	router.POST(options.BaseURL+"/api/sites/:site_id/webhooks/preview", wrapper.PreviewMessage, options.OperationMiddlewares["previewMessage"]...)
 	router.GET(options.BaseURL+"/api/trigger-types", wrapper.ListTriggerTypes, options.OperationMiddlewares["listTriggerTypes"]...)
 
+}
+
+type AcceptableResponse struct {
 }
 
 type AcceptedDeliveryResponseHeaders struct {
@@ -2487,6 +2656,35 @@ func (response CreateWebhook201JSONResponse) VisitCreateWebhookResponse(w http.R
 	return err
 }
 
+type CreateWebhook204Response = AcceptableResponse
+
+func (response CreateWebhook204Response) VisitCreateWebhookResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type ListActivityRequestObject struct {
+	SiteID SiteID `json:"site_id"`
+}
+
+type ListActivityResponseObject interface {
+	VisitListActivityResponse(w http.ResponseWriter) error
+}
+
+type ListActivity200JSONResponse ActivityList
+
+func (response ListActivity200JSONResponse) VisitListActivityResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type PreviewMessageRequestObject struct {
 	SiteID SiteID `json:"site_id"`
 	Body   *PreviewMessageJSONRequestBody
@@ -2579,6 +2777,13 @@ func (response PatchWebhook200JSONResponse) VisitPatchWebhookResponse(w http.Res
 	return err
 }
 
+type PatchWebhook204Response = AcceptableResponse
+
+func (response PatchWebhook204Response) VisitPatchWebhookResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
 type ReplaceWebhookRequestObject struct {
 	SiteID SiteID    `json:"site_id"`
 	ID     WebhookID `json:"id"`
@@ -2605,6 +2810,13 @@ func (response ReplaceWebhook200JSONResponse) VisitReplaceWebhookResponse(w http
 	return err
 }
 
+type ReplaceWebhook204Response = AcceptableResponse
+
+func (response ReplaceWebhook204Response) VisitReplaceWebhookResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
 type ListDeliveriesRequestObject struct {
 	SiteID SiteID    `json:"site_id"`
 	ID     WebhookID `json:"id"`
@@ -2629,6 +2841,58 @@ func (response ListDeliveries200JSONResponse) VisitListDeliveriesResponse(w http
 	return err
 }
 
+type StreamChangesRequestObject struct {
+	SiteID SiteID    `json:"site_id"`
+	ID     WebhookID `json:"id"`
+}
+
+type StreamChangesResponseObject interface {
+	VisitStreamChangesResponse(w http.ResponseWriter) error
+}
+
+type StreamChanges200TextEventStreamResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response StreamChanges200TextEventStreamResponse) VisitStreamChangesResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/event-stream")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
 type ShowDeliveryRequestObject struct {
 	SiteID     SiteID     `json:"site_id"`
 	ID         WebhookID  `json:"id"`
@@ -2642,6 +2906,30 @@ type ShowDeliveryResponseObject interface {
 type ShowDelivery200JSONResponse DeliveryDetails
 
 func (response ShowDelivery200JSONResponse) VisitShowDeliveryResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignRequestRequestObject struct {
+	SiteID     SiteID     `json:"site_id"`
+	ID         WebhookID  `json:"id"`
+	DeliveryID DeliveryID `json:"delivery_id"`
+}
+
+type SignRequestResponseObject interface {
+	VisitSignRequestResponse(w http.ResponseWriter) error
+}
+
+type SignRequest200JSONResponse SignedRequest
+
+func (response SignRequest200JSONResponse) VisitSignRequestResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response); err != nil {
@@ -3057,6 +3345,9 @@ type StrictServerInterface interface {
 	// CreateWebhook Create a webhook
 	// (POST /api/sites/{site_id}/webhooks)
 	CreateWebhook(ctx context.Context, request CreateWebhookRequestObject) (CreateWebhookResponseObject, error)
+	// ListActivity See what the last 24 hours brought to each webhook
+	// (GET /api/sites/{site_id}/webhooks/activity)
+	ListActivity(ctx context.Context, request ListActivityRequestObject) (ListActivityResponseObject, error)
 	// PreviewMessage See the message that a format makes
 	// (POST /api/sites/{site_id}/webhooks/preview)
 	PreviewMessage(ctx context.Context, request PreviewMessageRequestObject) (PreviewMessageResponseObject, error)
@@ -3075,9 +3366,15 @@ type StrictServerInterface interface {
 	// ListDeliveries List what was sent, or waits to be
 	// (GET /api/sites/{site_id}/webhooks/{id}/deliveries)
 	ListDeliveries(ctx context.Context, request ListDeliveriesRequestObject) (ListDeliveriesResponseObject, error)
+	// StreamChanges Watch which deliveries change
+	// (GET /api/sites/{site_id}/webhooks/{id}/deliveries/changes)
+	StreamChanges(ctx context.Context, request StreamChangesRequestObject) (StreamChangesResponseObject, error)
 	// ShowDelivery Show a delivery with its payload and attempts
 	// (GET /api/sites/{site_id}/webhooks/{id}/deliveries/{delivery_id})
 	ShowDelivery(ctx context.Context, request ShowDeliveryRequestObject) (ShowDeliveryResponseObject, error)
+	// SignRequest Show the request that brings a delivery, signed now
+	// (POST /api/sites/{site_id}/webhooks/{id}/deliveries/{delivery_id}/request)
+	SignRequest(ctx context.Context, request SignRequestRequestObject) (SignRequestResponseObject, error)
 	// RetryDelivery Send a delivery again now
 	// (POST /api/sites/{site_id}/webhooks/{id}/deliveries/{delivery_id}/retry)
 	RetryDelivery(ctx context.Context, request RetryDeliveryRequestObject) (RetryDeliveryResponseObject, error)
@@ -3461,6 +3758,31 @@ func (sh *strictHandler) CreateWebhook(ctx echo.Context, siteID SiteID, params C
 	return nil
 }
 
+// ListActivity operation middleware
+func (sh *strictHandler) ListActivity(ctx echo.Context, siteID SiteID) error {
+	var request ListActivityRequestObject
+
+	request.SiteID = siteID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListActivity(ctx.Request().Context(), request.(ListActivityRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListActivity")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListActivityResponseObject); ok {
+		return validResponse.VisitListActivityResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // PreviewMessage operation middleware
 func (sh *strictHandler) PreviewMessage(ctx echo.Context, siteID SiteID) error {
 	var request PreviewMessageRequestObject
@@ -3716,6 +4038,32 @@ func (sh *strictHandler) ListDeliveries(ctx echo.Context, siteID SiteID, id Webh
 	return nil
 }
 
+// StreamChanges operation middleware
+func (sh *strictHandler) StreamChanges(ctx echo.Context, siteID SiteID, id WebhookID) error {
+	var request StreamChangesRequestObject
+
+	request.SiteID = siteID
+	request.ID = id
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.StreamChanges(ctx.Request().Context(), request.(StreamChangesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "StreamChanges")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(StreamChangesResponseObject); ok {
+		return validResponse.VisitStreamChangesResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // ShowDelivery operation middleware
 func (sh *strictHandler) ShowDelivery(ctx echo.Context, siteID SiteID, id WebhookID, deliveryID DeliveryID) error {
 	var request ShowDeliveryRequestObject
@@ -3737,6 +4085,33 @@ func (sh *strictHandler) ShowDelivery(ctx echo.Context, siteID SiteID, id Webhoo
 		return err
 	} else if validResponse, ok := response.(ShowDeliveryResponseObject); ok {
 		return validResponse.VisitShowDeliveryResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// SignRequest operation middleware
+func (sh *strictHandler) SignRequest(ctx echo.Context, siteID SiteID, id WebhookID, deliveryID DeliveryID) error {
+	var request SignRequestRequestObject
+
+	request.SiteID = siteID
+	request.ID = id
+	request.DeliveryID = deliveryID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.SignRequest(ctx.Request().Context(), request.(SignRequestRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SignRequest")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(SignRequestResponseObject); ok {
+		return validResponse.VisitSignRequestResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

@@ -1,0 +1,60 @@
+package api
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestADryRunAnswersAsTheRealOneWould, but for 204 where that would succeed, and leaves nothing.
+func TestADryRunAnswersAsTheRealOneWould(t *testing.T) {
+	w := newWorld(t)
+	existing := w.owner(201, "POST", "", `{"url": "https://example.com", "triggers": [`+spike+`]}`)
+	path, etag := "/"+existing.id(t), existing.header.Get("ETag")
+	w.announced()
+	rows := func() (counts []int) {
+		for _, table := range []string{"webhooks", "triggers", "webhook_secrets", "audit", "answers"} {
+			counts = append(counts, w.count(table))
+		}
+		return counts
+	}
+	before, shown := rows(), w.owner(200, "GET", path, "").text
+	for _, try := range []struct {
+		method, path, body, ifMatch string
+		status                      int
+	}{
+		{"POST", "", `{"url": "https://example.com/new", "triggers": [` + spike + `]}`, "", 204},
+		{"POST", "", `{"url": "http://example.com", "timeout_seconds": 99}`, "", 422},
+		{"POST", "", `{"url": "https://example.com", "triggers": [{"type": "goal_achieved", "config": {"goal": {"goal_id": 999}}}]}`, "", 422},
+		{"POST", "", `[]`, "", 422},
+		{"PATCH", path, `{"description": "Other"}`, "", 204},
+		{"PATCH", path, `{"description": "Other"}`, etag, 204},
+		{"PATCH", path, `{"description": "Other"}`, `"old"`, 412},
+		{"PATCH", path, `{"triggers": []}`, "", 204},
+		{"PATCH", path, `{"batch": {"max_size": 1}}`, "", 422},
+		{"PATCH", "/wh_none", `{}`, "", 404},
+		{"PUT", path, `{"url": "https://example.com/other"}`, "", 204},
+		{"PUT", path, `{}`, "", 422},
+	} {
+		edit := func(r *http.Request) {
+			r.Header.Set("Idempotency-Key", "k")
+			if try.ifMatch != "" {
+				r.Header.Set("If-Match", try.ifMatch)
+			}
+		}
+		dry := w.do(w.demo.OwnerKey, try.method, w.demo.Domain+"/webhooks"+try.path+"?dry_run=true", try.body, edit)
+		require.Equal(t, try.status, dry.status, "%s %s %s: %s", try.method, try.path, try.body, dry.text)
+		require.Equal(t, before, rows(), "%s %s", try.method, try.body)
+		require.Empty(t, w.announced())
+		if try.status != 204 { // refused alike, so the real one changes nothing either
+			real := w.do(w.demo.OwnerKey, try.method, w.demo.Domain+"/webhooks"+try.path, try.body, edit)
+			require.Equal(t, []any{dry.status, dry.text}, []any{real.status, real.text})
+		}
+	}
+	require.Equal(t, shown, w.owner(200, "GET", path, "").text)
+	require.Equal(t, 403, w.as(w.demo.ViewerKey, 403, "POST", "?dry_run=true", `{"url": "https://example.com"}`).status)
+	w.owner(422, "POST", "?dry_run=perhaps", `{"url": "https://example.com"}`)
+	require.Equal(t, before, rows())
+	w.owner(201, "POST", "?dry_run=false", `{"url": "https://example.com"}`)
+}
