@@ -36,7 +36,7 @@ help: ## list the targets
 # ---------------------------------------------------------------- the local stack
 
 .PHONY: up
-up: engines ## run everything here: engines, services, a demo site with visitors, a receiver
+up: engines ui ## run everything here: engines, services, a demo site with visitors, a receiver
 	@mkdir -p bin
 	@[ -x bin/local ] || echo "Building (the first time takes two or three minutes) …"
 	@go build -o bin/local ./deploy/local
@@ -54,15 +54,12 @@ engines: toolchain $(ENGINES_DIR)/installed $(ENGINES_DIR)/bin/clickhouse-front 
 ENGINES_SOURCE := pkg/devstack/engines
 
 # The versions and their integrity hashes stand in the lock file; no package runs a script.
-$(ENGINES_DIR)/installed: $(ENGINES_SOURCE)/package.json $(ENGINES_SOURCE)/package-lock.json
-	@command -v node >/dev/null 2>&1 || { echo "Node.js is missing. It fetches the engines; install Node.js 18 or later (on Debian: apt-get install nodejs npm)." >&2; exit 1; }
-	@command -v npm >/dev/null 2>&1 || { echo "npm is missing. It fetches the engines; install it (on Debian: apt-get install npm)." >&2; exit 1; }
-	@node -e 'if (parseInt(process.versions.node) < 18) { console.error("Node.js " + process.versions.node + " is too old: install version 18 or later."); process.exit(1) }'
+$(ENGINES_DIR)/installed: $(ENGINES_SOURCE)/package.json $(ENGINES_SOURCE)/package-lock.json | node
 	@echo "Installing the engines in $(ENGINES_DIR) (once, about 200 MB to fetch) …"
 	@mkdir -p "$(ENGINES_DIR)"
 	@rm -f "$@"
 	@cp $(ENGINES_SOURCE)/package.json $(ENGINES_SOURCE)/package-lock.json "$(ENGINES_DIR)/"
-	@cd "$(ENGINES_DIR)" && NPM_CONFIG_UPDATE_NOTIFIER=false npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@cd "$(ENGINES_DIR)" && $(NPM_CI)
 	@touch "$@"
 
 # Built without cgo: it loads the engine itself.
@@ -78,6 +75,29 @@ toolchain: ## check that Go is there and new enough
 	if [ "$${m:-26}" -lt 26 ] && ! go list -m >/dev/null 2>&1; then \
 		echo "Go $${v#go} is too old: install version 1.26 or later from https://go.dev/dl/." >&2; exit 1; \
 	fi
+
+# Nothing that is fetched runs a script; the lock files hold what it must be.
+NPM_CI := NPM_CONFIG_UPDATE_NOTIFIER=false npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+
+.PHONY: node
+node: ## check that Node.js is there and new enough
+	@for tool in node npm; do command -v $$tool >/dev/null 2>&1 || { \
+		echo "$$tool is missing. It fetches the engines and builds the dashboard: install Node.js 20.19 or later, with npm, from https://nodejs.org." >&2; exit 1; }; done
+	@node -e 'const [major, minor] = process.versions.node.split(".").map(Number); if (major < 20 || (major === 20 && minor < 19)) { console.error("Node.js " + process.versions.node + " is too old: install version 20.19 or later from https://nodejs.org."); process.exit(1) }'
+
+UI := services/api/ui
+
+.PHONY: ui
+ui: $(UI)/dist/app/index.html ## build the dashboard, which the api embeds
+
+$(UI)/dist/app/index.html: $(UI)/node_modules/installed $(UI)/index.html $(UI)/vite.config.ts $(UI)/tsconfig.json services/api/openapi.yaml $(shell find $(UI)/src -type f -not -name schema.d.ts)
+	@echo "Building the dashboard …"
+	@cd $(UI) && npm run --silent build
+
+$(UI)/node_modules/installed: $(UI)/package.json $(UI)/package-lock.json $(UI)/.npmrc | node
+	@echo "Fetching what the dashboard is built with …"
+	@cd $(UI) && $(NPM_CI)
+	@touch $@
 
 # ---------------------------------------------------------------- checks
 
@@ -168,7 +188,7 @@ tidy: toolchain ## tidy every module
 # ---------------------------------------------------------------- programs and images
 
 .PHONY: build
-build: toolchain ## build the programs, static, into bin/
+build: toolchain ui ## build the programs, static, into bin/
 	@mkdir -p bin
 	@for service in $(SERVICES); do CGO_ENABLED=0 go build -trimpath -o bin/$$service ./services/$$service/cmd/$$service || exit 1; done
 	@for program in migrate local replay; do CGO_ENABLED=0 go build -trimpath -o bin/$$program ./deploy/$$program || exit 1; done
@@ -203,4 +223,4 @@ $(CONTAINER_SECRETS):
 
 .PHONY: clean
 clean: ## remove what was built and installed; the local stack's data (.local) stays
-	@rm -rf bin .cache "$(ENGINES_DIR)"
+	@rm -rf bin .cache "$(ENGINES_DIR)" $(UI)/node_modules $(UI)/dist/app

@@ -43,6 +43,7 @@ func (a *api) handler(o *observer) (http.Handler, error) {
 	}
 	rest.RegisterHandlersWithOptions(e, rest.NewStrictHandler(a, nil), rest.RegisterHandlersOptions{OperationMiddlewares: before})
 	routeDocs(e)
+	a.routeDashboard(e)
 	return headAsGet(e), nil
 }
 

@@ -1,0 +1,2 @@
+export function NewWebhookPage() { return null; }
+export function EditWebhookPage() { return null; }
