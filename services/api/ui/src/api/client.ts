@@ -11,7 +11,6 @@ export type Site = Schemas["Site"];
 export type Goal = Schemas["Goal"];
 export type Webhook = Schemas["Webhook"];
 export type Activity = Schemas["Activity"];
-export type WebhookInput = Schemas["WebhookCreate"];
 export type Trigger = Schemas["Trigger"];
 export type TriggerInput = Schemas["TriggerReplace"];
 export type TriggerType = Schemas["TriggerType"];

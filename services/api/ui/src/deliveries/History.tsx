@@ -128,23 +128,28 @@ function DeliveryRow({ delivery, trigger }: { delivery: Delivery; trigger: strin
       textValue={`${name}, ${status.name}`}
       className="border-line data-hovered:bg-hover data-focus-visible:bg-hover flex h-16 cursor-pointer items-center gap-3 border-b px-4 outline-none data-focus-visible:shadow-[inset_2px_0_0_var(--color-accent)]"
     >
-      <div className="w-26 shrink-0">
+      <div className="w-26 shrink-0 max-sm:hidden">
         <Badge tone={status.tone}>{status.name}</Badge>
       </div>
       <div className="min-w-0 flex-1">
-        <p className="truncate font-medium">
-          {name}
-          {trigger !== undefined && <span className="text-soft font-normal"> · {trigger}</span>}
+        <p className="flex items-center gap-2">
+          <span className="shrink-0 sm:hidden">
+            <Badge tone={status.tone}>{status.name}</Badge>
+          </span>
+          <span className="truncate font-medium">
+            {name}
+            {trigger !== undefined && <span className="text-soft font-normal"> · {trigger}</span>}
+          </span>
         </p>
         <p className="text-soft truncate text-xs">
           {delivery.last_error ?? (delivery.attempts <= 1 ? "At the first attempt" : `After ${delivery.attempts} attempts`)}
           {delivery.status === "waiting" && delivery.next_attempt_at !== null && `, next attempt ${ago(delivery.next_attempt_at, now)}`}
         </p>
       </div>
-      <time dateTime={delivery.created_at} title={fullTime(delivery.created_at, site.timezone)} className="text-soft shrink-0 text-xs tabular-nums">
+      <time dateTime={delivery.created_at} title={fullTime(delivery.created_at, site.timezone)} className="text-soft shrink-0 text-xs tabular-nums max-sm:max-w-12 max-sm:text-right">
         {shortTime(delivery.created_at, site.timezone)}
       </time>
-      <ChevronRight size={14} aria-hidden className="text-soft shrink-0" />
+      <ChevronRight size={14} aria-hidden className="text-soft shrink-0 max-sm:hidden" />
     </GridListItem>
   );
 }
