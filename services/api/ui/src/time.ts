@@ -26,13 +26,18 @@ export function shortTime(at: string | Date, zone: string): string {
   return format(zone, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hour12: false }).format(new Date(at));
 }
 
+/** `15:04` */
+export function clock(at: string | number | Date, zone: string): string {
+  return format(zone, { hour: "2-digit", minute: "2-digit", hour12: false }).format(new Date(at));
+}
+
 /** `15:04:10.123` */
 export function clockTime(at: string | Date, zone: string): string {
   return format(zone, { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hour12: false }).format(new Date(at));
 }
 
 /** `24 Nov` */
-export function day(at: string | Date, zone: string): string {
+export function day(at: string | number | Date, zone: string): string {
   return format(zone, { day: "numeric", month: "short" }).format(new Date(at));
 }
 
@@ -40,6 +45,11 @@ export function day(at: string | Date, zone: string): string {
 export function zoneName(at: string | Date, zone: string): string {
   const parts = format(zone, { timeZoneName: "short" }).formatToParts(new Date(at));
   return parts.find((part) => part.type === "timeZoneName")?.value ?? zone;
+}
+
+/** A sentence of the API with its times, which are UTC, in a zone. */
+export function withLocalTimes(sentence: string, zone: string): string {
+  return sentence.replace(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z/g, (at) => shortTime(at, zone));
 }
 
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });

@@ -2,7 +2,7 @@ import { Button, Disclosure, DisclosurePanel, Heading } from "react-aria-compone
 
 import { NumberField, Select, TextField } from "../controls/Field";
 import { DurationField } from "./DurationField";
-import { choiceName, type Config, fieldName, type FieldSchema, fieldsOf, withField } from "./draft";
+import { choiceName, type Config, defaultOf, fieldName, type FieldSchema, fieldsOf, withField } from "./draft";
 import { GoalField } from "./GoalField";
 
 interface ConfigFieldsProps {
@@ -17,7 +17,7 @@ interface ConfigFieldsProps {
 export function ConfigFields({ schema, config, onChange, errorAt }: ConfigFieldsProps) {
   const { usual, finer } = fieldsOf(schema, config);
   const field = (name: string) => (
-    <ConfigField key={name} name={name} schema={schema.properties?.[name] ?? {}} value={config[name]} errorAt={errorAt} onChange={(value) => onChange(withField(config, name, value))} />
+    <ConfigField key={name} name={name} schema={schema.properties?.[name] ?? {}} otherwise={defaultOf(schema, name, config)} value={config[name]} errorAt={errorAt} onChange={(value) => onChange(withField(config, name, value))} />
   );
   return (
     <>
@@ -41,31 +41,32 @@ export function ConfigFields({ schema, config, onChange, errorAt }: ConfigFields
 interface ConfigFieldProps {
   name: string;
   schema: FieldSchema;
+  otherwise: unknown;
   value: unknown;
   onChange: (value: unknown) => void;
   errorAt: (field: string) => string | undefined;
 }
 
-function ConfigField({ name, schema, value, onChange, errorAt }: ConfigFieldProps) {
+function ConfigField({ name, schema, otherwise, value, onChange, errorAt }: ConfigFieldProps) {
   if (name === "goal") return <GoalField value={value as Parameters<typeof GoalField>[0]["value"]} onChange={onChange} errorAt={errorAt} />;
   const common = { label: fieldName(name), description: schema.description, error: errorAt(name) };
   if (schema.enum !== undefined) {
-    return <Select {...common} choices={schema.enum.map((id) => ({ id, name: choiceName(id) }))} value={String(value ?? schema.default ?? "")} onChange={(id) => onChange(id === schema.default ? undefined : id)} />;
+    return <Select {...common} choices={schema.enum.map((id) => ({ id, name: choiceName(id) }))} value={String(value ?? otherwise ?? "")} onChange={(id) => onChange(id === otherwise ? undefined : id)} />;
   }
-  if (schema.anyOf !== undefined) return <AutoOrMinutes {...common} value={value ?? schema.default} onChange={onChange} />;
+  if (schema.anyOf !== undefined) return <AutoOrMinutes {...common} value={value ?? otherwise} onChange={onChange} />;
   if (schema.type === "array") return <Numbers {...common} value={value as number[] | undefined} onChange={onChange} />;
-  if (name.endsWith("_seconds")) return <DurationField {...common} value={value as number | undefined} otherwise={Number(schema.default ?? 0)} onChange={onChange} />;
+  if (name.endsWith("_seconds")) return <DurationField {...common} value={value as number | undefined} otherwise={Number(otherwise ?? 0)} onChange={onChange} />;
   if (schema.type === "integer" || schema.type === "number") {
     return (
       <NumberField
         {...common}
-        value={(value as number | undefined) ?? (schema.default as number | undefined) ?? Number.NaN}
+        value={(value as number | undefined) ?? (otherwise as number | undefined) ?? Number.NaN}
         formatOptions={{ maximumFractionDigits: schema.type === "integer" ? 0 : 3 }}
         onChange={onChange}
       />
     );
   }
-  return <TextField {...common} value={String(value ?? schema.default ?? "")} onChange={onChange} />;
+  return <TextField {...common} value={String(value ?? otherwise ?? "")} onChange={onChange} />;
 }
 
 interface Common {

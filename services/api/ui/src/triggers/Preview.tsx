@@ -7,9 +7,9 @@ import { MetricChart } from "../chart/MetricChart";
 import { Button } from "../controls/Button";
 import { ErrorNotice } from "../controls/State";
 import { useSite } from "../sites/useSite";
-import { number, shortTime } from "../time";
+import { number, shortTime, withLocalTimes } from "../time";
 import { useDebounced } from "../useDebounced";
-import { type Draft, type FieldSchema, fieldName, limitField, withField } from "./draft";
+import { type Draft, defaultOf, type FieldSchema, fieldName, limitField, withField } from "./draft";
 
 // Rare enough to be read each time, and often enough to be worth having.
 const wanted = 4; // firings a month
@@ -37,7 +37,7 @@ export function Preview({ draft, schema, onChange }: { draft: Draft; schema: Fie
   const { points, firings, count, suggestion, truncated, from, to } = preview.data;
   const fired = firings.filter(({ transition }) => transition === "fired");
   const settings = schema.properties ?? {};
-  const limit = field === null ? undefined : Number(draft.config[field] ?? settings[field]?.default ?? Number.NaN);
+  const limit = field === null ? undefined : Number(draft.config[field] ?? defaultOf(schema, field, draft.config) ?? Number.NaN);
   const set = (name: string, value: number) => onChange({ ...draft, config: withField(draft.config, name, value) });
   const sentence = `Would have fired ${count === 0 ? "not once" : count === 1 ? "once" : `${number(count)} times`} between ${shortTime(from, site.timezone)} and ${shortTime(to, site.timezone)}.`;
   return (
@@ -75,7 +75,7 @@ export function Preview({ draft, schema, onChange }: { draft: Draft; schema: Fie
                 <time dateTime={at} className="text-soft tabular-nums">
                   {shortTime(at, site.timezone)}
                 </time>{" "}
-                {explanation}
+                {withLocalTimes(explanation, site.timezone)}
               </li>
             ))}
           </ul>

@@ -11,7 +11,7 @@ import { ButtonLink, Trail } from "../controls/Link";
 import { Empty, ErrorNotice, Loading } from "../controls/State";
 import { triggerTypes } from "../deliveries/words";
 import { useNow, useSite } from "../sites/useSite";
-import { ago, duration, fullTime, number, shortTime } from "../time";
+import { ago, duration, fullTime, number, shortTime, withLocalTimes } from "../time";
 import { nameOf } from "../webhooks/health";
 import { NoWebhook, triggerStatuses, useWebhook } from "../webhooks/WebhookPage";
 import { fieldName } from "./draft";
@@ -83,7 +83,7 @@ function State({ trigger }: { trigger: Trigger }) {
   return (
     <section aria-label="State" className="card flex flex-col gap-4 p-5">
       <p role="status" className="text-base text-pretty">
-        {trigger.enabled ? state.explanation : "It is switched off, so it does not fire."}
+        {trigger.enabled ? withLocalTimes(state.explanation, site.timezone) : "It is switched off, so it does not fire."}
       </p>
       <dl className="grid grid-cols-2 gap-4 sm:grid-cols-5">
         {facts.map(([name, value, exactly]) => (

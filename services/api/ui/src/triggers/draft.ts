@@ -68,6 +68,13 @@ export function withField(config: Config, name: string, value: unknown): Config 
 const order = ["goal", "metric", "dimension", "event_name", "operator", "direction", "mode", "measure", "threshold", "percent", "every", "milestones", "period", "page_path", "minutes", "min_visitors", "baseline", "window_seconds", "sensitivity"];
 const finer = new Set(["for_seconds", "min_breaches", "of_slots", "keep_firing_seconds", "renotify_seconds", "max_renotify", "recovery_threshold", "min_volume"]);
 
+/** What a field is without a value. A threshold of one's own makes the sensitivity one's own choice as well. */
+export function defaultOf({ properties = {} }: FieldSchema, name: string, config: Config): unknown {
+  const field = properties[name];
+  if (name === "sensitivity" && "threshold" in config && field?.enum?.includes("off")) return "off";
+  return field?.default;
+}
+
 /** The fields of a type: those that everybody sets, and those for whoever wants it finer. */
 export function fieldsOf(schema: FieldSchema, config: Config): { usual: string[]; finer: string[] } {
   const names = Object.keys(schema.properties ?? {}).filter((name) => matters(name, schema, config));

@@ -10,7 +10,7 @@ import { History } from "../deliveries/History";
 import { RecoverButton } from "../deliveries/Recover";
 import { triggerTypes } from "../deliveries/words";
 import { useNow, useSite } from "../sites/useSite";
-import { ago, duration } from "../time";
+import { ago, duration, withLocalTimes } from "../time";
 import { EnabledSwitch, TestButton, WebhookMenu } from "./actions";
 import { healthOf, hostOf, nameOf } from "./health";
 
@@ -164,7 +164,7 @@ function TriggerCard({ webhook, trigger }: { webhook: Webhook; trigger: Trigger 
           <span className="truncate font-medium">{trigger.name}</span>
           <Badge tone={status.tone}>{status.name}</Badge>
         </span>
-        <span className="text-soft text-xs text-pretty">{trigger.state.explanation}</span>
+        <span className="text-soft text-xs text-pretty">{withLocalTimes(trigger.state.explanation, site.timezone)}</span>
         <span className="text-soft mt-auto pt-1 text-xs">
           {triggerTypes[trigger.type]?.name ?? trigger.type}
           {trigger.state.last_fired_at === null ? " · has not fired yet" : ` · last fired ${ago(trigger.state.last_fired_at, now)}`}

@@ -1,0 +1,84 @@
+import { describe, expect, test } from "vitest";
+
+import type { Trigger } from "../api/client";
+import { numbersOf } from "./ConfigFields";
+import { defaultOf, draftOf, fieldsOf, inputOf, limitField, newDraft, withField } from "./draft";
+import { unitOf } from "./DurationField";
+import { stepOf } from "./Preview";
+
+const spike = {
+  properties: {
+    sensitivity: { type: "string", default: "medium", enum: ["medium", "off"] },
+    for_seconds: { type: "integer", default: 0 },
+    window_seconds: { type: "integer", default: 300 },
+    threshold: { type: "integer", default: 10 },
+  },
+} as const;
+const goal = {
+  properties: { goal: { type: "object" }, mode: { type: "string", default: "each", enum: ["each", "threshold"] }, threshold: { type: "integer" }, window_seconds: { type: "integer" }, renotify_seconds: { type: "integer" } },
+} as const;
+const metric = { properties: { metric: { type: "string", default: "visitors" }, goal: { type: "object" }, threshold: { type: "number" } } } as const;
+
+describe("the fields of a type", () => {
+  test("come in the order in which one thinks of them, the finer ones apart", () => {
+    expect(fieldsOf(spike as never, {})).toEqual({ usual: ["threshold", "window_seconds", "sensitivity"], finer: ["for_seconds"] });
+  });
+  test("are those that matter", () => {
+    expect(fieldsOf(goal as never, {})).toEqual({ usual: ["goal", "mode"], finer: [] });
+    expect(fieldsOf(goal as never, { mode: "threshold" })).toEqual({ usual: ["goal", "mode", "threshold", "window_seconds"], finer: ["renotify_seconds"] });
+    expect(fieldsOf(metric as never, {}).usual).toEqual(["metric", "threshold"]);
+    expect(fieldsOf(metric as never, { metric: "conversion_rate" }).usual).toEqual(["goal", "metric", "threshold"]);
+  });
+  test("that were set are never hidden", () => expect(fieldsOf(goal as never, { threshold: 5 }).usual).toContain("threshold"));
+  test("have a limit for the chart, or none", () => {
+    expect([limitField(spike as never, {}), limitField(goal as never, {}), limitField(goal as never, { mode: "threshold" })]).toEqual(["threshold", null, "threshold"]);
+  });
+});
+
+test("a threshold of one's own switches the sensitivity off", () => {
+  expect([defaultOf(spike as never, "sensitivity", {}), defaultOf(spike as never, "sensitivity", { threshold: 5 }), defaultOf(spike as never, "threshold", {})]).toEqual(["medium", "off", 10]);
+});
+
+test.each([
+  [5, { a: 1, b: 5 }],
+  [0, { a: 1, b: 0 }],
+  [false, { a: 1, b: false }],
+  ["", { a: 1 }],
+  [undefined, { a: 1 }],
+  [Number.NaN, { a: 1 }],
+])("a field set to %s", (value, want) => expect(withField({ a: 1, b: 2 }, "b", value)).toEqual(want));
+
+test("a stored trigger is sent back as it was", () => {
+  const stored = { id: "tr_1", type: "visitor_spike", name: "Front page", enabled: false, config: { threshold: 5 }, filters: [["is", "visit:country", ["EE"]]], cooldown_seconds: 60, notify_resolved: true } as unknown as Trigger;
+  expect(inputOf(draftOf(stored))).toEqual(stored);
+});
+
+test("a new one has no name and no id to send", () => {
+  expect(inputOf(newDraft("new_source"))).toEqual({ type: "new_source", enabled: true, config: {}, filters: [], cooldown_seconds: 0, notify_resolved: false });
+  expect(newDraft("new_source").key).not.toBe(newDraft("new_source").key);
+});
+
+test.each([
+  ["", undefined],
+  [" , ", undefined],
+  ["1000", [1000]],
+  ["1000, 5000;10000 20000", [1000, 5000, 10_000, 20_000]],
+  ["10, x", [10, "x"]],
+])("numbers of %j", (text, want) => expect(numbersOf(text)).toEqual(want));
+
+test.each([
+  [0, 1],
+  [59, 1],
+  [300, 60],
+  [5400, 60],
+  [7200, 3600],
+  [172_800, 86_400],
+])("%i s are shown in units of %i s", (seconds, unit) => expect(unitOf(seconds)).toBe(unit));
+
+test.each([
+  ["integer", 0, 1],
+  ["integer", 130, 2],
+  ["integer", 4000, 50],
+  ["number", 1, 0.01],
+  ["number", 37, 0.5],
+] as const)("a limit of type %s below %f goes by %f", (type, highest, want) => expect(stepOf({ type }, highest)).toBeCloseTo(want, 10));
