@@ -232,9 +232,9 @@ func migrate(ctx context.Context, address string) error {
 	return database.Migrate(ctx, pool)
 }
 
-// history is how much ordinary traffic a new demo site has behind it, so that its charts are
-// not empty.
-const history = 2 * time.Hour
+// history is how much ordinary traffic a new demo site has behind it, so that charts of its past show
+// something: it takes the very first start 0.3 s for each day.
+const history = 10 * 24 * time.Hour
 
 func (st *stack) past(ctx context.Context, events driver.Conn) error {
 	if !st.traffic {
@@ -287,7 +287,8 @@ func (st *stack) greet(rest client, webhookID string) {
 		"",
 		st.out.paint(green, "✔") + " " + st.out.paint(bold, "Plausible Webhooks is up") + fmt.Sprintf(" after %.1f s. Ctrl-C stops it.", time.Since(st.began).Seconds()),
 		"",
-		"  API        " + st.api.url() + "  (to read and to try: " + st.api.url() + "/api/docs)",
+		"  dashboard  " + st.out.paint(bold, st.api.url()+"/#key="+rest.key),
+		"  API        " + st.api.url() + "/api  (to read and to try: " + st.api.url() + "/api/docs)",
 		"  demo site  " + st.demo.Domain,
 		"  demo key   " + st.demo.OwnerKey,
 		"  receiver   " + st.receiver.url() + "  (verifies what arrives and prints it below)",

@@ -27,7 +27,7 @@ func Open() (*statigz.Server, bool) {
 
 // Policy is the Content-Security-Policy of the page: what is not from here is neither run, shown nor asked. Nothing
 // stands in the page itself, so nothing there is run either.
-const Policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+const Policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types default"
 
 // Page is a request for the page, whatever view of it the address names.
 func Page(r *http.Request) *http.Request {

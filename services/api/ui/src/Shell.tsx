@@ -56,7 +56,7 @@ export function Shell() {
         <div className="mx-auto flex h-14 max-w-6xl items-center gap-2 px-4">
           <Link to="/" className="mr-auto flex items-center gap-2.5 rounded-md font-semibold">
             <Mark />
-            <span className="hidden sm:inline">Plausible Webhooks</span>
+            <span className="max-sm:sr-only">Plausible Webhooks</span>
           </Link>
           <a href="/api/docs" className="text-soft hover:bg-hover hover:text-ink flex h-9 items-center gap-1.5 rounded-lg px-2.5">
             <BookOpen size={16} aria-hidden />

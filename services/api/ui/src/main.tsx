@@ -1,3 +1,4 @@
+import "./trustedTypes";
 import "./app.css";
 
 import { QueryClientProvider } from "@tanstack/react-query";

@@ -7,7 +7,7 @@ import { SitesPage } from "./sites/SitesPage";
 import { WebhooksPage } from "./webhooks/WebhooksPage";
 
 // What is seen first is in the first script; the other views come when one goes to them, or points at a link to them.
-const root = createRootRoute({ component: Shell, notFoundComponent: NothingHere, errorComponent: ({ error }) => <ErrorNotice error={error} onRetry={() => location.reload()} /> });
+const root = createRootRoute({ component: Shell, notFoundComponent: NothingHere });
 
 const sites = createRoute({ getParentRoute: () => root, path: "/", component: SitesPage });
 
@@ -28,6 +28,7 @@ const delivery = createRoute({ getParentRoute: () => site, path: "/webhooks/$id/
 export const router = createRouter({
   routeTree: root.addChildren([sites, site.addChildren([webhooks, newWebhook, webhook, editWebhook, trigger, delivery])]),
   defaultPreload: "intent",
+  defaultErrorComponent: ({ error }) => <ErrorNotice error={error} onRetry={() => location.reload()} />,
   scrollRestoration: true,
 });
 

@@ -15,6 +15,7 @@ export interface Point {
 export interface Limit {
   label: string;
   value: number;
+  lowest: number;
   step: number;
   onChange: (value: number) => void;
 }
@@ -100,7 +101,7 @@ export function MetricChart({ label, points, marks, spans = [], zone, height = 2
           <Slider
             aria-label={limit.label}
             orientation="vertical"
-            minValue={Math.min(Math.floor(area.min / limit.step) * limit.step, limit.value)}
+            minValue={Math.min(limit.lowest, limit.value)}
             maxValue={Math.ceil(most / limit.step) * limit.step}
             step={limit.step}
             value={limit.value}

@@ -63,7 +63,13 @@ export function Preview({ draft, schema, onChange }: { draft: Draft; schema: Fie
         limit={
           field === null || limit === undefined || Number.isNaN(limit) || field === "percent"
             ? undefined
-            : { label: `${fieldName(field)} in the chart`, value: limit, step: stepOf(settings[field] ?? {}, Math.max(...points.map(({ value }) => value ?? 0))), onChange: (value) => set(field, value) }
+            : {
+                label: `${fieldName(field)} in the chart`,
+                value: limit,
+                lowest: settings[field]?.minimum ?? 0,
+                step: stepOf(settings[field] ?? {}, Math.max(...points.map(({ value }) => value ?? 0))),
+                onChange: (value) => set(field, value),
+              }
         }
       />
       {fired.length > 0 && (
