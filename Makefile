@@ -102,7 +102,7 @@ $(UI)/node_modules/installed: $(UI)/package.json $(UI)/package-lock.json $(UI)/.
 # ---------------------------------------------------------------- checks
 
 .PHONY: test
-test: test-engines ## run all tests, on real engines, with the race detector
+test: test-engines ui-test ## run all tests, on real engines, with the race detector, and in a browser
 	@race=-race; \
 	if [ "$$(go env CGO_ENABLED)" != 1 ] || ! command -v "$$(go env CC)" >/dev/null 2>&1; then \
 		if [ "$${CI:-}" = true ]; then echo "The race detector needs a C compiler: install gcc, and unset CGO_ENABLED." >&2; exit 1; fi; \
@@ -118,6 +118,31 @@ test-engines: engines ## install what the tests need: nothing where they run in 
 else
 test-engines: toolchain
 endif
+
+# The story needs the whole stack, so it is not run where the engines are others'.
+.PHONY: ui-test
+ui-test: ui $(if $(filter docker env,$(DEVSTACK)),,engines browser) ## test the dashboard: what has logic, and the story in a browser on the real stack
+	@cd $(UI) && npm run --silent test
+ifeq ($(filter docker env,$(DEVSTACK)),)
+	@mkdir -p bin && go build -o bin/local ./deploy/local
+	@cd $(UI) && npm run --silent story
+endif
+
+.PHONY: bench-ui
+bench-ui: ui engines browser ## measure how 10,000 deliveries scroll in the dashboard; 2 minutes
+	@mkdir -p bin && go build -o bin/local ./deploy/local
+	@cd $(UI) && npm run --silent bench
+
+# A Chromium that is there is used; CHROMIUM names one elsewhere.
+.PHONY: browser
+browser:
+	@for program in $(CHROMIUM) chromium chromium-browser google-chrome; do if command -v "$$program" >/dev/null 2>&1 && command -v curl >/dev/null 2>&1; then exit 0; fi; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+		echo "Installing Chromium for the dashboard's tests (once, about 100 MB to fetch) …"; \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium curl >/dev/null; \
+	else \
+		echo "The dashboard's tests need Chromium and curl: install them (on Debian: apt-get install chromium curl), or set CHROMIUM to its path." >&2; exit 1; \
+	fi
 
 .PHONY: generate
 generate: toolchain $(GENERATOR) ## make the api's routes and types of services/api/openapi.yaml
@@ -203,7 +228,7 @@ migrate: toolchain ## apply the migrations to DATABASE_URL
 .PHONY: images
 images: ## build a container image of each program
 	@for image in $(IMAGES); do \
-		docker build -f deploy/Dockerfile --build-arg SERVICE=$$image --build-arg GO_IMAGE=$(GO_IMAGE) -t plausible-webhooks/$$image . || exit 1; \
+		docker build -f deploy/Dockerfile --build-arg SERVICE=$$image --build-arg GO_IMAGE=$(GO_IMAGE) --build-arg NODE_IMAGE=$(NODE_IMAGE) -t plausible-webhooks/$$image . || exit 1; \
 	done
 
 LOCAL_DIR ?= .local

@@ -15,9 +15,10 @@ export async function openBrowser(): Promise<Browser> {
   return chromium.launch({ executablePath, args: process.getuid?.() === 0 ? ["--no-sandbox"] : [] });
 }
 
-/** A tab whose every request and complaint is looked at. */
-export async function openPage(browser: Browser, origin: string, options: Parameters<Browser["newContext"]>[0] = {}): Promise<{ context: BrowserContext; page: Page; complaints: string[] }> {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, reducedMotion: "reduce", ...options });
+/** A tab whose every request and complaint is looked at; with a key somebody is signed in there. */
+export async function openPage(browser: Browser, origin: string, { key }: { key?: string } = {}): Promise<{ context: BrowserContext; page: Page; complaints: string[] }> {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, reducedMotion: "reduce" });
+  if (key !== undefined) await context.addInitScript((known) => sessionStorage.setItem("plausible-webhooks.key", known), key);
   const page = await context.newPage();
   const complaints: string[] = [];
   page.on("pageerror", (error) => complaints.push(error.message));

@@ -10,7 +10,7 @@ export function toast(sentence: string) {
 
 export function Toasts() {
   return (
-    <ToastRegion queue={queue} className="fixed right-4 bottom-4 z-50 flex flex-col gap-2">
+    <ToastRegion queue={queue} className="fixed top-16 right-4 z-50 flex flex-col gap-2">
       {({ toast }) => (
         <Toast toast={toast} className="bg-ink text-surface flex items-center gap-3 rounded-lg py-2 pr-2 pl-4 shadow-lg">
           <ToastContent>

@@ -16,7 +16,7 @@ import { toast } from "../controls/Toasts";
 import { useNow, useSite } from "../sites/useSite";
 import { ago, clockTime, fullTime, milliseconds, zoneName } from "../time";
 import { nameOf } from "../webhooks/health";
-import { useWebhook } from "../webhooks/WebhookPage";
+import { useWebhook } from "../webhooks/useWebhook";
 import { curlOf } from "./curl";
 import { adviceOf, messageName, statusOf } from "./words";
 

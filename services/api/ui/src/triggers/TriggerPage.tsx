@@ -13,7 +13,8 @@ import { triggerTypes } from "../deliveries/words";
 import { useNow, useSite } from "../sites/useSite";
 import { ago, duration, fullTime, number, shortTime, withLocalTimes } from "../time";
 import { nameOf } from "../webhooks/health";
-import { NoWebhook, triggerStatuses, useWebhook } from "../webhooks/WebhookPage";
+import { useWebhook } from "../webhooks/useWebhook";
+import { NoWebhook, triggerStatuses } from "../webhooks/WebhookPage";
 import { fieldName } from "./draft";
 import { episodesOf, pointsOf } from "./episodes";
 

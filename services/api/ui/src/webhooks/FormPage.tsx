@@ -22,7 +22,8 @@ import { FormatFields } from "./FormatFields";
 import { nameOf } from "./health";
 import { SecretDialog } from "./SecretDialog";
 import { blank, bodyOf, headerRow, type Settings, settingsOf, shownProblems } from "./settings";
-import { NoWebhook, useWebhook } from "./WebhookPage";
+import { useWebhook } from "./useWebhook";
+import { NoWebhook } from "./WebhookPage";
 
 export function NewWebhookPage() {
   const site = useSite();
@@ -43,14 +44,13 @@ export function NewWebhookPage() {
         judge={(body, signal) => api.POST("/api/sites/{site_id}/webhooks", { params: { path: { site_id: site.domain }, query: { dry_run: true } }, body, signal })}
         save={(body) => create.mutate({ params: { path: { site_id: site.domain } }, body })}
         saving={create.isPending}
-        saved={create.isSuccess}
         error={create.error}
         action="Create the webhook"
       />
       <SecretDialog
         secret={created?.secret ?? null}
         title="The webhook's secret"
-        onClose={() => created !== null && void navigate({ to: "/sites/$site/webhooks/$id", params: { site: site.domain, id: created.id } })}
+        onClose={() => created !== null && void navigate({ to: "/sites/$site/webhooks/$id", params: { site: site.domain, id: created.id }, ignoreBlocker: true })}
       >
         You can rotate it at any time.
       </SecretDialog>
@@ -85,7 +85,7 @@ function EditForm({ webhook }: { webhook: Webhook }) {
     onSuccess: async () => {
       await forgetWebhooks();
       toast("Saved.");
-      await navigate({ to: "/sites/$site/webhooks/$id", params: { site: site.domain, id: webhook.id } });
+      await navigate({ to: "/sites/$site/webhooks/$id", params: { site: site.domain, id: webhook.id }, ignoreBlocker: true });
     },
   });
   if (opened.isError) return <ErrorNotice error={opened.error} onRetry={() => opened.refetch()} />;
@@ -99,7 +99,6 @@ function EditForm({ webhook }: { webhook: Webhook }) {
       judge={(body, signal) => api.PUT("/api/sites/{site_id}/webhooks/{id}", { params: { path, query: { dry_run: true } }, body: { ...body, enabled }, signal })}
       save={(body) => replace.mutate({ params: { path, header: { "If-Match": etag } }, body: { ...body, enabled } })}
       saving={replace.isPending}
-      saved={replace.isSuccess}
       error={replace.error}
       action="Save"
     />
@@ -116,17 +115,16 @@ interface FormProps {
   judge: (body: Body, signal: AbortSignal) => Promise<unknown>;
   save: (body: Body) => void;
   saving: boolean;
-  saved: boolean;
   error: unknown;
   action: string;
 }
 
-function Form({ title, webhook, initial, judge, save, saving, saved, error, action }: FormProps) {
+function Form({ title, webhook, initial, judge, save, saving, error, action }: FormProps) {
   const site = useSite();
   const [settings, setSettings] = useState(initial);
   const [touched, setTouched] = useState<Set<string>>(new Set());
   const [tried, setTried] = useState(false);
-  useBlocker({ shouldBlockFn: () => touched.size > 0 && !saved && !confirm("Leave without saving?"), enableBeforeUnload: () => touched.size > 0 && !saved });
+  useBlocker({ shouldBlockFn: () => touched.size > 0 && !confirm("Leave without saving?"), enableBeforeUnload: () => touched.size > 0 });
   const types = $api.useQuery("get", "/api/trigger-types", {}, { staleTime: Number.POSITIVE_INFINITY });
 
   const body = useDebounced(bodyOf(settings), 300);

@@ -1,7 +1,7 @@
-import { Link, useParams } from "@tanstack/react-router";
+import { Link } from "@tanstack/react-router";
 import { LifeBuoy, Pencil, Plus } from "lucide-react";
 
-import { $api, type Trigger, type TriggerStatus, type Webhook } from "../api/client";
+import { type Trigger, type TriggerStatus, type Webhook } from "../api/client";
 import { Refusal } from "../api/refusal";
 import { Badge, type Tone } from "../controls/Badge";
 import { ButtonLink, Trail } from "../controls/Link";
@@ -13,15 +13,7 @@ import { useNow, useSite } from "../sites/useSite";
 import { ago, duration, withLocalTimes } from "../time";
 import { EnabledSwitch, TestButton, WebhookMenu } from "./actions";
 import { healthOf, hostOf, nameOf } from "./health";
-
-const refreshed = 10_000; // ms: as often as triggers are evaluated
-
-/** Shows a webhook's views when the webhook is known. */
-export function useWebhook() {
-  const site = useSite();
-  const { id } = useParams({ strict: false }) as { id: string };
-  return $api.useQuery("get", "/api/sites/{site_id}/webhooks/{id}", { params: { path: { site_id: site.domain, id } } }, { refetchInterval: refreshed });
-}
+import { useWebhook } from "./useWebhook";
 
 /** One webhook: how it does, what it waits for, and what it sent. */
 export function WebhookPage() {
