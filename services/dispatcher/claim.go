@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/plausible-webhooks/plausible-webhooks/services/dispatcher/internal/postgres"
@@ -110,6 +111,10 @@ func (d *dispatcher) claimDue(ctx context.Context, wanted int) (sent int, more b
 	}
 	d.metrics.held.Add(float64(len(held)))
 	d.backlog.add(held...)
+	slices.Sort(held)
+	for _, webhookID := range slices.Compact(held) {
+		d.announce(webhookID) // these have no next attempt any more
+	}
 	sent, err = d.send(ctx, bounded, deliveries(claims))
 	return sent, len(claims) == wanted || len(held) > 0, err
 }

@@ -128,6 +128,9 @@ func (d *dispatcher) obeyOne(ctx context.Context, c postgres.Command) error {
 	if ended.Status != "" {
 		d.log.Info("command", "event", "command", "command_id", c.ID, "kind", c.Kind, "webhook_id", c.WebhookID,
 			"delivery_id", c.DeliveryID, "status", ended.Status, "error", ended.Error)
+		if ended.Status == "done" {
+			d.announce(c.WebhookID, c.DeliveryID)
+		}
 		wake(d.madeDue) // what was made due, is due now
 	}
 	return nil

@@ -67,9 +67,12 @@ func (d *dispatcher) tellHealth(ctx context.Context) error {
 		return err
 	}
 	for _, f := range facts {
-		told, err := d.store.Tell(ctx, f, notice(f), healthRule)
+		told, made, err := d.store.Tell(ctx, f, notice(f), healthRule)
 		if err != nil {
 			return err
+		}
+		for webhookID, id := range made {
+			d.announce(webhookID, id)
 		}
 		if told {
 			d.log.Warn("webhook event", "event", f.Kind, "webhook_id", f.WebhookID, "site_id", f.SiteID, "since", f.FailingSince)

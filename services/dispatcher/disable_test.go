@@ -188,9 +188,10 @@ func TestWhatChangedMeanwhileIsNotTold(t *testing.T) {
 	require.NoError(t, err)
 	w.exec("UPDATE webhook_health SET failing_since = NULL, failed_at = NULL WHERE webhook_id = $1", id)
 	for _, f := range facts {
-		told, err := d.store.Tell(t.Context(), f, notice(f), healthRule)
+		told, made, err := d.store.Tell(t.Context(), f, notice(f), healthRule)
 		require.NoError(t, err)
 		assert.False(t, told)
+		assert.Empty(t, made)
 	}
 	assert.Len(t, facts, 1)
 	assert.Empty(t, w.events(postgres.WebhookFailing))

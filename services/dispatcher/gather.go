@@ -132,6 +132,7 @@ func (d *dispatcher) batchOne(ctx context.Context, webhookID string) error {
 	case err != nil:
 		return err
 	case made:
+		d.announce(webhookID) // its list shows the batch, and what is in it no longer
 		wake(d.madeDue)
 		d.gatherings.look(webhookID, 0) // there may be more
 	default:

@@ -157,9 +157,15 @@ func (r *recorder) settleAll(batch []outcome) {
 		wake(r.mayGo)
 	}
 	for webhookID, ids := range changed {
-		if err := stream.AnnounceDeliveries(r.nc, webhookID, ids); err != nil {
-			r.log.Debug("deliveries were not announced: who watches sees them later", "webhook_id", webhookID, "error", err.Error())
-		}
+		r.announce(webhookID, ids...)
+	}
+}
+
+// announce tells those who watch a webhook which of its deliveries changed in what was committed; without any
+// named, that its list is to be read again.
+func (d *dispatcher) announce(webhookID string, ids ...string) {
+	if err := stream.AnnounceDeliveries(d.nc, webhookID, ids); err != nil {
+		d.log.Debug("deliveries were not announced: who watches sees them later", "webhook_id", webhookID, "error", err.Error())
 	}
 }
 

@@ -46,6 +46,7 @@ func (d *dispatcher) recover(ctx context.Context) {
 			}
 			continue
 		case step.Made > 0:
+			d.announce(step.WebhookID)
 			wake(d.madeDue)
 		case step.CommandID != "" && step.Status != "running":
 			d.log.Info("command", "event", "command", "command_id", step.CommandID, "kind", stream.RecoverCommand,

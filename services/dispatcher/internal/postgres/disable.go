@@ -109,8 +109,8 @@ FOR UPDATE OF h
 ON CONFLICT DO NOTHING`
 
 // Tell makes the fact's event, and a delivery of it to each other webhook of the site that is
-// enabled, together. False means that it is told already, or so no longer.
-func (s *Store) Tell(ctx context.Context, f HealthFact, n Notice, rule HealthRule) (told bool, err error) {
+// enabled, together; it returns their ids by their webhooks'. False means that it is told already, or so no longer.
+func (s *Store) Tell(ctx context.Context, f HealthFact, n Notice, rule HealthRule) (told bool, made map[string]string, err error) {
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, tellSQL, rule.WarnAfter, f.WebhookID, f.Kind, f.At, n.ID, n.Payload, f.Now)
 		if err != nil || tag.RowsAffected() == 0 {
@@ -128,8 +128,10 @@ func (s *Store) Tell(ctx context.Context, f HealthFact, n Notice, rule HealthRul
 			return err
 		}
 		ids := make([]string, len(others))
+		made = make(map[string]string, len(others))
 		for i, webhookID := range others {
 			ids[i] = n.DeliveryID(webhookID)
+			made[webhookID] = ids[i]
 		}
 		_, err = tx.Exec(ctx, `
 			INSERT INTO deliveries (id, slot, site_id, webhook_id, firing_ids, type, status, next_attempt_at, payload)
@@ -138,7 +140,10 @@ func (s *Store) Tell(ctx context.Context, f HealthFact, n Notice, rule HealthRul
 			ON CONFLICT DO NOTHING`, ids, others, f.Now, f.SiteID, f.Kind, n.Payload)
 		return err
 	})
-	return told && err == nil, wrap("tell of a webhook's health", err)
+	if err != nil {
+		return false, nil, wrap("tell of a webhook's health", err)
+	}
+	return told, made, nil
 }
 
 // WebhookEvent is one that waits to be published to operators.
