@@ -33,15 +33,24 @@ func AnnounceDeliveries(nc *nats.Conn, webhookID string, ids []string) error {
 }
 
 // WatchDeliveries gives the ids of a webhook's deliveries that change from now on, at most once in a pause;
-// nil stands for more than can be named. Whoever is slow hears of all of it later, at once. The channel is
-// closed by stop.
+// nil stands for more than can be named, and for what nobody knows after an absence of NATS. Whoever is slow
+// hears of all of it later, at once. The channel is closed by stop.
 func WatchDeliveries(nc *nats.Conn, webhookID string, pause time.Duration) (changed <-chan []string, stop func(), err error) {
 	w := newDigest(pause)
 	subscription, err := nc.Subscribe(changedDeliveries+webhookID, func(m *nats.Msg) { w.add(string(m.Data)) })
 	if err != nil {
 		return nil, nil, fmt.Errorf("watch the deliveries of %s: %w", webhookID, err)
 	}
+	back := nc.StatusChanged(nats.CONNECTED)
+	go func() { // until stop closes it
+		for range back {
+			awaitSubscriptions(nc)
+			w.add("") // what was announced meanwhile was not heard
+		}
+	}()
+	awaitSubscriptions(nc)
 	return w.told, func() {
+		nc.RemoveStatusListener(back)
 		_ = subscription.Unsubscribe() // it fails only where the connection is closed
 		w.close()
 	}, nil

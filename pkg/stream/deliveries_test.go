@@ -2,7 +2,6 @@ package stream
 
 import (
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -100,17 +99,41 @@ func TestASlowReaderLosesNothing(t *testing.T) {
 }
 
 func TestDeliveriesAreWatchedOverNATS(t *testing.T) {
-	nc, err := Connect(t.Context(), devstacktest.NATS(t), "test", slog.New(slog.DiscardHandler))
+	url := devstacktest.NATS(t)
+	api, dispatcher := connection(t, url), connection(t, url)
+	changed, stop, err := WatchDeliveries(api, "wh_1", time.Millisecond)
 	require.NoError(t, err)
-	t.Cleanup(nc.Close)
-	changed, stop, err := WatchDeliveries(nc, "wh_1", time.Second)
-	require.NoError(t, err)
-	require.NoError(t, AnnounceDeliveries(nc, "wh_2", []string{"msg_other"}))
-	require.NoError(t, AnnounceDeliveries(nc, "wh_1", []string{"msg_1", "msg_2"}))
-	require.Equal(t, []string{"msg_1", "msg_2"}, <-changed)
-	require.NoError(t, AnnounceDeliveries(nc, "wh_1", slices.Repeat([]string{"msg"}, mostNamed+1)))
+	require.NoError(t, AnnounceDeliveries(dispatcher, "wh_2", []string{"msg_other"}))
+	require.NoError(t, AnnounceDeliveries(dispatcher, "wh_1", []string{"msg_1", "msg_2"}))
+	require.Equal(t, []string{"msg_1", "msg_2"}, <-changed, "the subscription is known when the watch begins")
+	require.NoError(t, AnnounceDeliveries(dispatcher, "wh_1", slices.Repeat([]string{"msg"}, mostNamed+1)))
 	require.Nil(t, <-changed)
+	require.NoError(t, AnnounceDeliveries(dispatcher, "wh_1", nil))
+	require.Nil(t, <-changed, "which ones is not told")
+
+	require.NoError(t, api.ForceReconnect())
+	require.Nil(t, <-changed, "nobody knows what changed during the absence")
+	require.NoError(t, AnnounceDeliveries(dispatcher, "wh_1", []string{"msg_3"}))
+	require.Equal(t, []string{"msg_3"}, <-changed)
 	stop()
 	_, open := <-changed
 	require.False(t, open)
+}
+
+// BenchmarkAnnounceDeliveries is what a commit of 500 outcomes costs more for being announced, while nobody watches.
+func BenchmarkAnnounceDeliveries(b *testing.B) {
+	nc := connection(b, devstacktest.NATS(b))
+	const batch = 500
+	for _, webhooks := range []int{1, 20, batch} {
+		b.Run(fmt.Sprintf("webhooks=%d", webhooks), func(b *testing.B) {
+			ids := slices.Repeat([]string{"msg_3nkheexvnelbnckzip3vm36wmu"}, batch/webhooks)
+			for b.Loop() {
+				for w := range webhooks {
+					require.NoError(b, AnnounceDeliveries(nc, fmt.Sprintf("wh_%026d", w), ids))
+				}
+			}
+			require.NoError(b, nc.Flush())
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*batch), "ns/delivery")
+		})
+	}
 }

@@ -18,10 +18,15 @@ import (
 
 func TestMain(m *testing.M) { devstacktest.Main(m) }
 
-func connect(t *testing.T) (*nats.Conn, jetstream.JetStream) {
-	nc, err := Connect(t.Context(), devstacktest.NATS(t), "test", slog.New(slog.DiscardHandler))
+func connection(t testing.TB, url string) *nats.Conn {
+	nc, err := Connect(t.Context(), url, "test", slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
+	return nc
+}
+
+func connect(t *testing.T) (*nats.Conn, jetstream.JetStream) {
+	nc := connection(t, devstacktest.NATS(t))
 	js, err := jetstream.New(nc)
 	require.NoError(t, err)
 	return nc, js

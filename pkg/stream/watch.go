@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -41,6 +42,7 @@ func Watch(nc *nats.Conn, siteID int64, behind int) (firings <-chan trigger.Firi
 	if err != nil {
 		return nil, nil, fmt.Errorf("watch the firings of site %d: %w", siteID, err)
 	}
+	awaitSubscriptions(nc)
 	return watched, func() {
 		_ = subscription.Unsubscribe() // it fails only where the connection is closed
 		mu.Lock()
@@ -48,3 +50,10 @@ func Watch(nc *nats.Conn, siteID int64, behind int) (firings <-chan trigger.Firi
 		end()
 	}, nil
 }
+
+// subscribed is how long a broker that is away holds up who begins to watch.
+const subscribed = 2 * time.Second
+
+// awaitSubscriptions waits until the broker has heard of what was subscribed to: nothing that is published
+// from then on is missed. One that is away hears of it when it is back.
+func awaitSubscriptions(nc *nats.Conn) { _ = nc.FlushTimeout(subscribed) }
