@@ -71,12 +71,27 @@ func TestActivityIsCounted(t *testing.T) {
 	require.Nil(t, w.owner(200, "GET", "/activity", "").json(t, "activity").([]any)[0].(map[string]any)["last_delivery"], "older than a week")
 }
 
+// TestActivityOfVeryManyIsCut, where there are more than are looked at, and not where there are just as many.
 func TestActivityOfVeryManyIsCut(t *testing.T) {
 	w := newWorld(t)
 	id := w.owner(201, "POST", "", `{"url": "https://example.com"}`).id(t)
-	w.exec(w.own, `INSERT INTO deliveries (id, slot, site_id, webhook_id, firing_ids, type, status, attempts, payload, finished_at)
-		SELECT 'msg_' || n, now() - n * interval '1 second', $1, $2, ARRAY ['msg_' || n], 'visitor_spike.fired', 'delivered', 1, '{}', now() FROM generate_series(1, $3::integer + 1) n`,
-		w.demo.SiteID, id, postgres.MostCounted)
-	got := w.owner(200, "GET", "/activity", "").json(t, "activity").([]any)[0].(map[string]any)
-	require.Equal(t, []any{float64(postgres.MostCounted), true}, []any{got["delivered"], got["truncated"]})
+	add := func(status, finished string, attempts, from, to int) {
+		w.exec(w.own, `INSERT INTO deliveries (id, slot, site_id, webhook_id, firing_ids, type, status, attempts, payload, finished_at)
+			SELECT 'msg_' || $3 || n, now() - n * interval '1 second', $1, $2, ARRAY ['msg_' || $3 || n], 'visitor_spike.fired', $3, $4, '{}', `+finished+` FROM generate_series($5::integer, $6::integer) n`,
+			w.demo.SiteID, id, status, attempts, from, to)
+	}
+	shown := func(field string) []any {
+		got := w.owner(200, "GET", "/activity", "").json(t, "activity").([]any)[0].(map[string]any)
+		return []any{got[field], got["truncated"]}
+	}
+	const most = postgres.MostCounted
+	add("delivered", "now()", 1, 1, most)
+	require.Equal(t, []any{float64(most), false}, shown("delivered"))
+	add("waiting", "NULL", 2, 1, most/2)
+	add("waiting", "NULL", 0, most/2+1, most)
+	require.Equal(t, []any{float64(most / 2), false}, shown("retrying"), "all outcomes have room of their own")
+	add("waiting", "NULL", 0, most+1, most+1)
+	require.Equal(t, []any{float64(most / 2), true}, shown("retrying"))
+	add("delivered", "now()", 1, most+1, most+1)
+	require.Equal(t, []any{float64(most), true}, shown("delivered"))
 }

@@ -54,7 +54,24 @@ func TestADryRunAnswersAsTheRealOneWould(t *testing.T) {
 	}
 	require.Equal(t, shown, w.owner(200, "GET", path, "").text)
 	require.Equal(t, 403, w.as(w.demo.ViewerKey, 403, "POST", "?dry_run=true", `{"url": "https://example.com"}`).status)
-	w.owner(422, "POST", "?dry_run=perhaps", `{"url": "https://example.com"}`)
-	require.Equal(t, before, rows())
+	for query, status := range map[string]int{
+		"dry_run=perhaps": 422, "dry_run=": 422, "dry_run=true&dry_run=false": 422, "dry_run=false&dry_run=true": 422,
+		"dry_run=TRUE": 204, "dry_run=1": 204, "dry%5Frun=%74rue": 204,
+	} {
+		w.owner(status, "POST", "?"+query, `{"url": "https://example.com"}`)
+		require.Equal(t, before, rows(), query)
+	}
 	w.owner(201, "POST", "?dry_run=false", `{"url": "https://example.com"}`)
+}
+
+func TestADryRunFindsTheSiteFull(t *testing.T) {
+	w := newWorld(t)
+	w.exec(w.own, "INSERT INTO webhooks (id, site_id, url) SELECT 'wh_' || n, $1, 'https://example.com' FROM generate_series(1, $2::integer) n", w.demo.SiteID, maxWebhooks)
+	dry, asked := w.owner(409, "POST", "?dry_run=true", `{"url": "https://example.com"}`), w.owner(409, "POST", "", `{"url": "https://example.com"}`)
+	require.Equal(t, asked.text, dry.text)
+	require.Equal(t, maxWebhooks, w.count("webhooks"))
+	require.Zero(t, w.count("audit"))
+	w.exec(w.own, "DELETE FROM webhooks WHERE id = 'wh_1'")
+	w.owner(204, "POST", "?dry_run=true", `{"url": "https://example.com"}`)
+	require.Equal(t, maxWebhooks-1, w.count("webhooks"))
 }

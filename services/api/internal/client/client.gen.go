@@ -1488,7 +1488,7 @@ type ClientInterface interface {
 
 	// ListActivity See what the last 24 hours brought to each webhook
 	//
-	// Of the messages of this hour and of the 23 before it, in UTC. Of each webhook the newest 5,000 messages of each outcome are looked at.
+	// Of the messages of this hour and of the 23 before it, in UTC. Of each webhook the newest 5,000 that were delivered are looked at, as many dead ones, and as many that wait.
 	//
 	// Corresponds with GET /api/sites/{site_id}/webhooks/activity (the `ListActivity` operationId).
 	ListActivity(ctx context.Context, siteID SiteID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1977,7 +1977,7 @@ func (c *Client) CreateWebhook(ctx context.Context, siteID SiteID, params *Creat
 
 // ListActivity See what the last 24 hours brought to each webhook
 //
-// Of the messages of this hour and of the 23 before it, in UTC. Of each webhook the newest 5,000 messages of each outcome are looked at.
+// Of the messages of this hour and of the 23 before it, in UTC. Of each webhook the newest 5,000 that were delivered are looked at, as many dead ones, and as many that wait.
 //
 // Corresponds with GET /api/sites/{site_id}/webhooks/activity (the `ListActivity` operationId).
 func (c *Client) ListActivity(ctx context.Context, siteID SiteID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4989,7 +4989,7 @@ type ClientWithResponsesInterface interface {
 
 	// ListActivityWithResponse See what the last 24 hours brought to each webhook
 	//
-	// Of the messages of this hour and of the 23 before it, in UTC. Of each webhook the newest 5,000 messages of each outcome are looked at.
+	// Of the messages of this hour and of the 23 before it, in UTC. Of each webhook the newest 5,000 that were delivered are looked at, as many dead ones, and as many that wait.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -6953,7 +6953,7 @@ func (c *ClientWithResponses) CreateWebhookWithResponse(ctx context.Context, sit
 
 // ListActivityWithResponse See what the last 24 hours brought to each webhook
 //
-// Of the messages of this hour and of the 23 before it, in UTC. Of each webhook the newest 5,000 messages of each outcome are looked at.
+// Of the messages of this hour and of the 23 before it, in UTC. Of each webhook the newest 5,000 that were delivered are looked at, as many dead ones, and as many that wait.
 //
 // Returns a wrapper object for the known response body format(s).
 //

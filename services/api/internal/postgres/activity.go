@@ -13,7 +13,7 @@ type Activity struct {
 	WebhookID string
 	Last      *LastDelivery // nil: there is none within lastWithin
 	Hours     []Outcomes
-	Truncated bool // there were more than MostCounted of an outcome
+	Truncated bool // there were more than MostCounted delivered, dead or unfinished ones
 }
 
 // LastDelivery is the newest delivery of a webhook.
@@ -30,21 +30,25 @@ type Outcomes struct {
 }
 
 const (
-	// MostCounted bounds what is read of a webhook and an outcome: 1 ms of an index.
+	// MostCounted bounds what is read of a webhook's delivered, dead and unfinished messages, each: 1 ms of an index.
 	MostCounted = 5000
 	// lastWithin is how far back the last delivery is looked for: each day is a partition with indexes of its own.
 	lastWithin = 7 * 24 * time.Hour
 )
 
-// Each part reads an index of its own, from its newest end, to the bound at most.
+// Each part reads an index of its own, from its newest end, to the bound at most and one further, which tells that
+// there are more.
 const countOutcomes = `
-	SELECT w.id, o.outcome, date_trunc('hour', o.slot, 'UTC') AS hour, count(*)::integer
+	SELECT w.id, o.outcome, date_trunc('hour', o.slot, 'UTC') AS hour, (count(*) FILTER (WHERE o.place <= $3))::integer, bool_or(o.place > $3)
 	FROM webhooks w CROSS JOIN LATERAL (
-		(SELECT 'delivered' AS outcome, slot FROM deliveries WHERE webhook_id = w.id AND status = 'delivered' AND slot >= $2 ORDER BY slot DESC, id DESC LIMIT $3)
+		(SELECT 'delivered' AS outcome, slot, row_number() OVER (ORDER BY slot DESC, id DESC) AS place
+		 FROM deliveries WHERE webhook_id = w.id AND status = 'delivered' AND slot >= $2 LIMIT $3 + 1)
 		UNION ALL
-		(SELECT 'dead', slot FROM deliveries WHERE webhook_id = w.id AND status = 'dead' AND slot >= $2 ORDER BY slot DESC, id DESC LIMIT $3)
+		(SELECT 'dead', slot, row_number() OVER (ORDER BY slot DESC, id DESC)
+		 FROM deliveries WHERE webhook_id = w.id AND status = 'dead' AND slot >= $2 LIMIT $3 + 1)
 		UNION ALL
-		(SELECT CASE WHEN attempts > 0 THEN 'retrying' ELSE 'waiting' END, slot FROM deliveries WHERE webhook_id = w.id AND finished_at IS NULL AND slot >= $2 ORDER BY slot DESC, id DESC LIMIT $3)
+		(SELECT CASE WHEN attempts > 0 THEN 'retrying' ELSE 'waiting' END, slot, row_number() OVER (ORDER BY slot DESC, id DESC)
+		 FROM deliveries WHERE webhook_id = w.id AND finished_at IS NULL AND slot >= $2 LIMIT $3 + 1)
 	) AS o
 	WHERE w.site_id = $1
 	GROUP BY 1, 2, 3`
@@ -84,14 +88,13 @@ func (s *Store) Activity(ctx context.Context, siteID int64, hours int, now time.
 		var id, outcome string
 		var hour time.Time
 		var count int
-		sums := map[[2]string]int{}
-		_, err := pgx.ForEachRow(rows, []any{&id, &outcome, &hour, &count}, func() error {
+		var more bool
+		_, err := pgx.ForEachRow(rows, []any{&id, &outcome, &hour, &count, &more}, func() error {
 			a := byID[id]
 			if a == nil { // it was made since
 				return nil
 			}
-			sums[[2]string{id, outcome}] += count
-			a.Truncated = a.Truncated || sums[[2]string{id, outcome}] >= MostCounted
+			a.Truncated = a.Truncated || more
 			of := &a.Hours[min(max(int(hour.Sub(first)/time.Hour), 0), hours-1)]
 			switch outcome {
 			case "delivered":
