@@ -265,8 +265,10 @@ type receiver struct {
 }
 
 type message struct {
-	id   string
-	body struct {
+	id     string
+	header http.Header
+	raw    []byte
+	body   struct {
 		Type string
 		Data struct {
 			ID          string
@@ -299,7 +301,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if err == nil {
 		err = r.verifier.Verify(body, request.Header)
 	}
-	m := message{id: request.Header.Get("webhook-id")}
+	m := message{id: request.Header.Get("webhook-id"), header: request.Header, raw: body}
 	if err == nil {
 		err = json.Unmarshal(body, &m.body)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -78,6 +79,61 @@ func TestFromAnEventToAVerifiedWebhookAndItsHistory(t *testing.T) {
 		}
 	}
 	assert.Equal(t, []any{attempts[0]["trace_id"]}, slots)
+}
+
+// The request that the api signs is the one that the dispatcher sent, but for the time and the signatures of it: with
+// headers, a template, batches, and all secrets and keys that sign. Sent by hand, the receiver takes it.
+func TestARequestIsShownAsItWasSent(t *testing.T) {
+	s := newStage(t)
+	register := func(r *receiver, settings string) (webhook string) {
+		var created struct{ ID, Secret string }
+		s.call(http.MethodPost, "", fmt.Sprintf(`{"url": %q, %s, "triggers": [{"type": "goal_achieved", "config": {"goal": {"goal_id": %d}}}]}`,
+			r.URL+"/hook?of=theirs", settings, s.demo.Goals.Signup), http.StatusCreated, &created)
+		r.trust(t, created.Secret)
+		for _, kind := range []string{"v1", "v1a"} { // the first secret signs beside the second
+			s.call(http.MethodPost, "/"+created.ID+"/secret/rotate", fmt.Sprintf(`{"kind": %q}`, kind), http.StatusOK, nil)
+		}
+		return created.ID
+	}
+	batches := newReceiver(t)
+	webhooks := map[*receiver]string{
+		s.receiver: register(s.receiver, `"headers": {"authorization": "Bearer theirs", "X-Of-Theirs": "yes"}, "format": "custom", "template": "{type, text: \"<\\(.data.value)> é\"}"`),
+		batches:    register(batches, `"batch": {"max_size": 2, "max_wait_seconds": 1}`),
+	}
+	s.convert(1)
+	for r, webhook := range webhooks {
+		done := s.deliveries(webhook, "delivered", 1)[0]
+		var shown struct {
+			Method, URL, Body string
+			Headers           map[string]string
+		}
+		s.call(http.MethodPost, "/"+webhook+"/deliveries/"+done.ID+"/request", "", http.StatusOK, &shown)
+		request, err := http.NewRequestWithContext(t.Context(), shown.Method, shown.URL, strings.NewReader(shown.Body))
+		require.NoError(t, err)
+		for name, value := range shown.Headers {
+			request.Header.Set(name, value)
+		}
+		response, err := http.DefaultClient.Do(request)
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		require.Equal(t, http.StatusOK, response.StatusCode, "%v", r.refused)
+
+		got := r.messages()
+		require.Len(t, got, 2)
+		sent, byHand := got[0], got[1]
+		assert.Equal(t, string(sent.raw), string(byHand.raw))
+		byHand.header.Del("Accept-Encoding") // of the one who sends by hand
+		for _, m := range got {
+			assert.Len(t, strings.Fields(m.header.Get("Webhook-Signature")), 3)
+			m.header.Del("Webhook-Signature")
+			m.header.Del("Webhook-Timestamp")
+		}
+		assert.Equal(t, sent.header, byHand.header)
+		assert.Equal(t, done.ID, sent.id)
+	}
+	assert.Equal(t, "Bearer theirs", s.receiver.messages()[0].header.Get("Authorization"))
+	assert.JSONEq(t, `{"type": "goal_achieved.fired", "text": "<1> é"}`, string(s.receiver.messages()[0].raw))
+	assert.Equal(t, "batch", batches.messages()[0].body.Type)
 }
 
 // A receiver that fails gets the same message again.
