@@ -41,12 +41,14 @@ const (
 	fullSites  = 4
 	emptySites = 10 // where webhooks are created: a site may have 100
 
-	readRate   = 300 // per second
-	warmUp     = 5 * time.Second
-	readTime   = 30 * time.Second
-	createRate = 50
-	createTime = 10 * time.Second
-	patience   = 10 * time.Second // for one answer
+	readRate     = 300 // per second
+	warmUp       = 5 * time.Second
+	readTime     = 30 * time.Second
+	activityRate = 20 // as when each of 200 overviews asks every 10 s
+	activityTime = 10 * time.Second
+	createRate   = 50
+	createTime   = 10 * time.Second
+	patience     = 10 * time.Second // for one answer
 
 	secretKeyBase = "a secret key base of 64 characters, as Plausible's own one has it"
 )
@@ -72,6 +74,7 @@ const attemptsOfHistory = `
 // figures are the benchmark's last line.
 type figures struct {
 	List     float64 `json:"list_p99_ms"`
+	Activity float64 `json:"activity_p99_ms"`
 	Create   float64 `json:"create_p99_ms"`
 	Rate     float64 `json:"requests_per_s"` // of the reads
 	Resident float64 `json:"rss_mb"`
@@ -229,20 +232,24 @@ func (w *bench) run() {
 	}
 	w.load(readRate, warmUp, w.read)
 	reads := w.load(readRate, readTime, w.read)
+	activities := w.load(activityRate, activityTime, w.activity)
 	creates := w.load(createRate, createTime, w.create)
-	f := figures{List: percentile(reads.lists(), 99), Create: percentile(creates.took["create"], 99), Rate: reads.rate, Resident: residentMB(w, w.api.Process.Pid)}
+	f := figures{
+		List: percentile(reads.lists(), 99), Activity: percentile(activities.took[overview], 99), Create: percentile(creates.took["create"], 99),
+		Rate: reads.rate, Resident: residentMB(w, w.api.Process.Pid),
+	}
 	fmt.Printf("%s, %d processors, shared by the api, Postgres, NATS and the users\n", processor(w), runtime.NumCPU())
 	fmt.Printf("%-34s %8s %8s %8s %8s\n", "", "requests", "p50 ms", "p95 ms", "p99 ms")
-	for _, measured := range []measured{reads, creates} {
+	for _, measured := range []measured{reads, activities, creates} {
 		for _, kind := range slices.Sorted(maps.Keys(measured.took)) {
 			took := measured.took[kind]
 			fmt.Printf("%-34s %8d %8.2f %8.2f %8.2f\n", kind, len(took), percentile(took, 50), percentile(took, 95), percentile(took, 99))
 		}
 	}
-	fmt.Printf("core-seconds for 10,000 reads: api %.2f, Postgres %.2f; for 10,000 creates: api %.2f, Postgres %.2f; the api had %.0f MB resident\n",
-		reads.api, reads.postgres, creates.api, creates.postgres, f.Resident)
+	fmt.Printf("core-seconds for 10,000 reads: api %.2f, Postgres %.2f; for 10,000 activities: api %.2f, Postgres %.2f; for 10,000 creates: api %.2f, Postgres %.2f; the api had %.0f MB resident\n",
+		reads.api, reads.postgres, activities.api, activities.postgres, creates.api, creates.postgres, f.Resident)
 	line, err := json.Marshal(map[string]json.Number{
-		"list_p99_ms": rounded(f.List), "create_p99_ms": rounded(f.Create), "requests_per_s": rounded(f.Rate), "rss_mb": rounded(f.Resident),
+		"list_p99_ms": rounded(f.List), "activity_p99_ms": rounded(f.Activity), "create_p99_ms": rounded(f.Create), "requests_per_s": rounded(f.Rate), "rss_mb": rounded(f.Resident),
 	})
 	require.NoError(w, err)
 	fmt.Printf("%s\n", line)
@@ -309,6 +316,14 @@ func (w *bench) read(i int) request {
 	default:
 		return get("a delivery", long+"/"+w.delivery[rand.IntN(len(w.delivery))])
 	}
+}
+
+// overview is the activity of a site with 50 webhooks.
+const overview = "activity of 50 webhooks"
+
+// activity is asked of all sites in turn; the first has the webhook with half of all deliveries.
+func (w *bench) activity(i int) request {
+	return request{kind: overview, method: "GET", path: w.full[i%fullSites] + "/webhooks/activity"}
 }
 
 func (w *bench) create(i int) request {

@@ -30,9 +30,10 @@ type Outcomes struct {
 }
 
 const (
-	// MostCounted bounds what is read of a webhook's delivered, dead and unfinished messages, each: 1 ms of an index.
+	// MostCounted bounds what is read of a webhook's delivered, dead and unfinished messages, each: 2 ms of an index, or 5 where
+	// it is looked at whether they were attempted.
 	MostCounted = 5000
-	// lastWithin is how far back the last delivery is looked for: each day is a partition with indexes of its own.
+	// lastWithin is how far back the last delivery is looked for: each week is a partition with indexes of its own.
 	lastWithin = 7 * 24 * time.Hour
 )
 
