@@ -1157,7 +1157,7 @@ type ListWebhooksParams struct {
 
 // CreateWebhookParams defines parameters for CreateWebhook.
 type CreateWebhookParams struct {
-	// DryRun With true the request is judged as any other, and nothing is changed.
+	// DryRun With true the request is judged as any other, and nothing is changed. An `Idempotency-Key` means nothing then.
 	DryRun *DryRun `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
 	// IdempotencyKey Any text that no other request has, such as a UUID. See "Sending again".
@@ -1172,7 +1172,7 @@ type RemoveWebhookParams struct {
 
 // PatchWebhookParams defines parameters for PatchWebhook.
 type PatchWebhookParams struct {
-	// DryRun With true the request is judged as any other, and nothing is changed.
+	// DryRun With true the request is judged as any other, and nothing is changed. An `Idempotency-Key` means nothing then.
 	DryRun *DryRun `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
 	// IfMatch The ETag of what is to be changed. See "Lost updates".
@@ -1181,7 +1181,7 @@ type PatchWebhookParams struct {
 
 // ReplaceWebhookParams defines parameters for ReplaceWebhook.
 type ReplaceWebhookParams struct {
-	// DryRun With true the request is judged as any other, and nothing is changed.
+	// DryRun With true the request is judged as any other, and nothing is changed. An `Idempotency-Key` means nothing then.
 	DryRun *DryRun `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
 	// IfMatch The ETag of what is to be changed. See "Lost updates".
@@ -1577,7 +1577,7 @@ type ClientInterface interface {
 
 	// StreamChanges Watch which deliveries change
 	//
-	// Server-sent events: at most one `changed` a second, with the ids of the deliveries of which something was recorded since the one before; null stands for more than 100. Nothing missed is told again, so read the list when the connection is there.
+	// Server-sent events: at most one `changed` a second, with the ids of the deliveries that changed since the one before; null stands for more than 100, and for what nobody can name: read the list again. Nothing missed is told again, so read it when the connection is there, too.
 	//
 	// Corresponds with GET /api/sites/{site_id}/webhooks/{id}/deliveries/changes (the `StreamChanges` operationId).
 	StreamChanges(ctx context.Context, siteID SiteID, id WebhookID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2176,7 +2176,7 @@ func (c *Client) ListDeliveries(ctx context.Context, siteID SiteID, id WebhookID
 
 // StreamChanges Watch which deliveries change
 //
-// Server-sent events: at most one `changed` a second, with the ids of the deliveries of which something was recorded since the one before; null stands for more than 100. Nothing missed is told again, so read the list when the connection is there.
+// Server-sent events: at most one `changed` a second, with the ids of the deliveries that changed since the one before; null stands for more than 100, and for what nobody can name: read the list again. Nothing missed is told again, so read it when the connection is there, too.
 //
 // Corresponds with GET /api/sites/{site_id}/webhooks/{id}/deliveries/changes (the `StreamChanges` operationId).
 func (c *Client) StreamChanges(ctx context.Context, siteID SiteID, id WebhookID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -5086,7 +5086,7 @@ type ClientWithResponsesInterface interface {
 
 	// StreamChangesWithResponse Watch which deliveries change
 	//
-	// Server-sent events: at most one `changed` a second, with the ids of the deliveries of which something was recorded since the one before; null stands for more than 100. Nothing missed is told again, so read the list when the connection is there.
+	// Server-sent events: at most one `changed` a second, with the ids of the deliveries that changed since the one before; null stands for more than 100, and for what nobody can name: read the list again. Nothing missed is told again, so read it when the connection is there, too.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7116,7 +7116,7 @@ func (c *ClientWithResponses) ListDeliveriesWithResponse(ctx context.Context, si
 
 // StreamChangesWithResponse Watch which deliveries change
 //
-// Server-sent events: at most one `changed` a second, with the ids of the deliveries of which something was recorded since the one before; null stands for more than 100. Nothing missed is told again, so read the list when the connection is there.
+// Server-sent events: at most one `changed` a second, with the ids of the deliveries that changed since the one before; null stands for more than 100, and for what nobody can name: read the list again. Nothing missed is told again, so read it when the connection is there, too.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -721,7 +721,7 @@ type ListWebhooksParams struct {
 
 // CreateWebhookParams defines parameters for CreateWebhook.
 type CreateWebhookParams struct {
-	// DryRun With true the request is judged as any other, and nothing is changed.
+	// DryRun With true the request is judged as any other, and nothing is changed. An `Idempotency-Key` means nothing then.
 	DryRun *DryRun `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
 	// IdempotencyKey Any text that no other request has, such as a UUID. See "Sending again".
@@ -736,7 +736,7 @@ type RemoveWebhookParams struct {
 
 // PatchWebhookParams defines parameters for PatchWebhook.
 type PatchWebhookParams struct {
-	// DryRun With true the request is judged as any other, and nothing is changed.
+	// DryRun With true the request is judged as any other, and nothing is changed. An `Idempotency-Key` means nothing then.
 	DryRun *DryRun `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
 	// IfMatch The ETag of what is to be changed. See "Lost updates".
@@ -745,7 +745,7 @@ type PatchWebhookParams struct {
 
 // ReplaceWebhookParams defines parameters for ReplaceWebhook.
 type ReplaceWebhookParams struct {
-	// DryRun With true the request is judged as any other, and nothing is changed.
+	// DryRun With true the request is judged as any other, and nothing is changed. An `Idempotency-Key` means nothing then.
 	DryRun *DryRun `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 
 	// IfMatch The ETag of what is to be changed. See "Lost updates".
