@@ -125,7 +125,7 @@ ui-test: ui $(if $(filter docker env,$(DEVSTACK)),,engines browser) ## test the 
 	@cd $(UI) && npm run --silent test
 ifeq ($(filter docker env,$(DEVSTACK)),)
 	@mkdir -p bin && go build -o bin/local ./deploy/local
-	@cd $(UI) && npm run --silent story
+	@rm -rf $(UI)/screenshots && cd $(UI) && npm run --silent story
 endif
 
 .PHONY: bench-ui

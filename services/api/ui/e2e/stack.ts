@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,6 +10,8 @@ export interface Stack {
   api: string;
   site: string;
   key: string;
+  /** The operator's key, for every site. */
+  operator: string;
   stop: () => Promise<void>;
 }
 
@@ -16,9 +19,10 @@ export interface Stack {
 export async function startStack(): Promise<Stack> {
   const dir = mkdtempSync(join(tmpdir(), "dashboard-"));
   const ports = Object.fromEntries(["API", "RECEIVER", "NATS", "POSTGRES", "CLICKHOUSE"].map((name) => [`${name}_PORT`, "0"]));
+  const operator = randomBytes(32).toString("hex");
   const child = spawn(join(root, "bin/local"), {
     cwd: root,
-    env: { ...process.env, ...ports, METRICS_ADDR: "127.0.0.1:0", LOCAL_DIR: dir, RATE_LIMIT_PER_MINUTE: "0" },
+    env: { ...process.env, ...ports, METRICS_ADDR: "127.0.0.1:0", LOCAL_DIR: dir, RATE_LIMIT_PER_MINUTE: "0", ADMIN_TOKEN: operator },
     stdio: ["ignore", "pipe", "pipe"],
   });
   let said = "";
@@ -43,7 +47,7 @@ export async function startStack(): Promise<Stack> {
     if (value === undefined) throw new Error(`stack.env has no ${name}`);
     return value;
   };
-  return { api: read("API_URL"), site: read("DEMO_SITE"), key: read("DEMO_API_KEY"), stop: () => stop(child, ended, dir) };
+  return { api: read("API_URL"), site: read("DEMO_SITE"), key: read("DEMO_API_KEY"), operator, stop: () => stop(child, ended, dir) };
 }
 
 async function stop(child: ChildProcess, ended: Promise<number | null>, dir: string) {

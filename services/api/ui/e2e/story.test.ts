@@ -284,6 +284,18 @@ test("the first view loads little, and is usable soon", async () => {
   expect(bytes).toBeLessThan(250_000);
 });
 
+test("who has several sites chooses one", async () => {
+  const { context: other, page: operator, complaints: others } = await openPage(browser, stack.api, { key: stack.operator });
+  await operator.goto(`${stack.api}/`);
+  await operator.getByRole("link", { name: stack.site }).waitFor();
+  expect(await operator.getByRole("main").getByRole("link").count()).toBe(2);
+  await look(operator, "sites");
+  await operator.getByRole("link", { name: stack.site }).click();
+  await operator.getByRole("heading", { name: "Webhooks" }).waitFor();
+  complaints.push(...others);
+  await other.close();
+});
+
 test("what is not there, and who is offline, is told", async () => {
   await page.goto(`${stack.api}/sites/nothing.example.com`);
   await heading("No such site");
@@ -297,6 +309,15 @@ test("what is not there, and who is offline, is told", async () => {
   await look(page, "offline");
   await context.setOffline(false);
   await expect.poll(() => page.getByText(/You are offline/).count()).toBe(0);
+
+  await page.route("**/api/**", (route) => route.abort());
+  await page.reload();
+  await page.getByRole("button", { name: "Try again" }).waitFor({ timeout: 30_000 }); // after some tries of its own
+  await shown("The server cannot be reached.");
+  await look(page, "unreachable");
+  await page.unroute("**/api/**");
+  await button("Try again").click();
+  await heading("Webhooks");
 });
 
 test("nothing was asked of others, and the browser had nothing to complain of", () => {

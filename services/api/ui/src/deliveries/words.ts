@@ -52,7 +52,7 @@ export function adviceOf(error: string, status: number | null): string {
   if (status === 413) return "The message is larger than the receiver takes. Raise its limit, or send fewer at once in a batch.";
   if (status === 429) return "The receiver gets more than it wants. Set a limit per second for the webhook, or let messages go together in batches.";
   if (status !== null && status >= 300 && status < 400) return "Redirects are not followed, as they could lead anywhere. Put the address that it points to into the webhook.";
-  if (status !== null && status >= 500) return "The receiver, or what stands before it, failed. Its own log says why; the request id and the body below help to find it there.";
+  if (status !== null && status >= 500) return "The receiver, or what stands before it, failed. Its own log says why; the webhook-id and its answer below help to find the place.";
   if (status !== null && status >= 400) return "The receiver refused the message. Its answer below may say why.";
   const known = advices.find(([text]) => error.includes(text));
   return known?.[1] ?? "Look at the receiver's log for the time of the attempt.";

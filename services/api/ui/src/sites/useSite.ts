@@ -19,7 +19,7 @@ let now = new Date();
 const listeners = new Set<() => void>();
 let ticking: ReturnType<typeof setInterval> | undefined;
 
-/** The present, to say how long ago something was: it goes on every 10 seconds. */
+/** The present, to say how long ago something was: it goes on every second. */
 export function useNow(): Date {
   return useSyncExternalStore(
     (listener) => {
@@ -27,7 +27,7 @@ export function useNow(): Date {
       ticking ??= setInterval(() => {
         now = new Date();
         for (const each of listeners) each();
-      }, 10_000);
+      }, 1000);
       return () => {
         listeners.delete(listener);
         if (listeners.size === 0) {
