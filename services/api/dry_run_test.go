@@ -48,8 +48,8 @@ func TestADryRunAnswersAsTheRealOneWould(t *testing.T) {
 		require.Equal(t, before, rows(), "%s %s", try.method, try.body)
 		require.Empty(t, w.announced())
 		if try.status != 204 { // refused alike, so the real one changes nothing either
-			real := w.do(w.demo.OwnerKey, try.method, w.demo.Domain+"/webhooks"+try.path, try.body, edit)
-			require.Equal(t, []any{dry.status, dry.text}, []any{real.status, real.text})
+			asked := w.do(w.demo.OwnerKey, try.method, w.demo.Domain+"/webhooks"+try.path, try.body, edit)
+			require.Equal(t, []any{dry.status, dry.text}, []any{asked.status, asked.text})
 		}
 	}
 	require.Equal(t, shown, w.owner(200, "GET", path, "").text)

@@ -77,7 +77,7 @@ export function FilterRows({ filters, onChange, errorAt }: FilterRowsProps) {
               {suggested.length > 0 && (
                 <div role="group" aria-label="From the site's goals" className="flex flex-wrap gap-1.5">
                   {suggested.slice(0, 8).map((value) => (
-                    <Button key={value} small onPress={() => change(i, [operator, dimension, [...values.filter((known) => known !== ""), value]])}>
+                    <Button key={value} small onPress={() => change(i, withSuggestion([operator, dimension, values], value))}>
                       {value}
                     </Button>
                   ))}
@@ -105,6 +105,12 @@ export function FilterRows({ filters, onChange, errorAt }: FilterRowsProps) {
       </div>
     </div>
   );
+}
+
+/** A suggested value beside those that are there; the path of a goal may have wildcards, which only some operators know. */
+export function withSuggestion([operator, dimension, values]: [string, string, string[]], value: string): Condition {
+  const known = values.filter((each) => each !== "");
+  return [value.includes("*") && operator === "is" && known.length === 0 ? "matches_wildcard" : operator, dimension, [...known, value]];
 }
 
 /** Values that the site's goals name. */

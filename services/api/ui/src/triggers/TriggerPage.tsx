@@ -14,7 +14,7 @@ import { useNow, useSite } from "../sites/useSite";
 import { ago, duration, fullTime, number, shortTime, withLocalTimes } from "../time";
 import { nameOf } from "../webhooks/health";
 import { useWebhook } from "../webhooks/useWebhook";
-import { NoWebhook, triggerStatuses } from "../webhooks/WebhookPage";
+import { NoWebhook, triggerStatus } from "../webhooks/WebhookPage";
 import { fieldName } from "./draft";
 import { episodesOf, pointsOf } from "./episodes";
 
@@ -34,7 +34,7 @@ export function TriggerPage() {
       </Empty>
     );
   }
-  const status = trigger.enabled ? triggerStatuses[trigger.state.status] : { tone: "neutral" as const, name: "Off" };
+  const status = triggerStatus(trigger);
   return (
     <div className="flex flex-col gap-6">
       <Trail>

@@ -1,9 +1,10 @@
 import { describe, expect, test } from "vitest";
 
-import type { Trigger } from "../api/client";
+import type { Goal, Trigger } from "../api/client";
 import { numbersOf } from "./ConfigFields";
 import { defaultOf, draftOf, fieldsOf, inputOf, limitField, newDraft, withField } from "./draft";
 import { unitOf } from "./DurationField";
+import { suggestions, withSuggestion } from "./FilterRows";
 import { stepOf } from "./Preview";
 
 const spike = {
@@ -56,6 +57,18 @@ test("a stored trigger is sent back as it was", () => {
 test("a new one has no name and no id to send", () => {
   expect(inputOf(newDraft("new_source"))).toEqual({ type: "new_source", enabled: true, config: {}, filters: [], cooldown_seconds: 0, notify_resolved: false });
   expect(newDraft("new_source").key).not.toBe(newDraft("new_source").key);
+});
+
+test("the site's goals suggest values, and one with wildcards an operator that knows them", () => {
+  const goals: Goal[] = [
+    { id: 1, display_name: "Blog", event_name: null, page_path: "/blog/*", scroll_threshold: null, custom_props: {} },
+    { id: 2, display_name: "Buy", event_name: "Purchase", page_path: null, scroll_threshold: null, custom_props: { plan: "business" } },
+    { id: 3, display_name: "Buy too", event_name: "Purchase", page_path: null, scroll_threshold: null, custom_props: {} },
+  ];
+  expect(["event:page", "event:name", "event:props:plan", "visit:country"].map((dimension) => suggestions(goals, dimension))).toEqual([["/blog/*"], ["Purchase"], ["business"], []]);
+  expect(withSuggestion(["is", "event:page", []], "/blog/*")).toEqual(["matches_wildcard", "event:page", ["/blog/*"]]);
+  expect(withSuggestion(["is_not", "event:page", [""]], "/blog/*")).toEqual(["is_not", "event:page", ["/blog/*"]]);
+  expect(withSuggestion(["is", "event:page", ["/"]], "/pricing")).toEqual(["is", "event:page", ["/", "/pricing"]]);
 });
 
 test.each([

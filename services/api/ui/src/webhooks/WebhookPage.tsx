@@ -100,7 +100,7 @@ function Header({ webhook }: { webhook: Webhook }) {
   );
 }
 
-export const triggerStatuses: Record<TriggerStatus, { tone: Tone; name: string }> = {
+const triggerStatuses: Record<TriggerStatus, { tone: Tone; name: string }> = {
   ok: { tone: "good", name: "Quiet" },
   pending: { tone: "warn", name: "About to fire" },
   firing: { tone: "accent", name: "Firing" },
@@ -108,6 +108,11 @@ export const triggerStatuses: Record<TriggerStatus, { tone: Tone; name: string }
   insufficient_data: { tone: "neutral", name: "Too little data" },
   error: { tone: "bad", name: "Error" },
 };
+
+export function triggerStatus({ enabled, state }: Trigger): { tone: Tone; name: string } {
+  if (!enabled) return { tone: "neutral", name: "Off" };
+  return state.last_evaluated_at === null ? { tone: "neutral", name: "Not looked at yet" } : triggerStatuses[state.status];
+}
 
 function Triggers({ webhook }: { webhook: Webhook }) {
   const site = useSite();
@@ -144,7 +149,7 @@ function Triggers({ webhook }: { webhook: Webhook }) {
 function TriggerCard({ webhook, trigger }: { webhook: Webhook; trigger: Trigger }) {
   const site = useSite();
   const now = useNow();
-  const status = trigger.enabled ? triggerStatuses[trigger.state.status] : { tone: "neutral" as const, name: "Off" };
+  const status = triggerStatus(trigger);
   return (
     <li>
       <Link
