@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/database"
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 )
 
 // Goal is a goal of a site. Exactly one of EventName and PagePath is set.
@@ -48,6 +49,33 @@ func (d *Directory) Goals(ctx context.Context, ids []int64) (map[int64]Goal, err
 		byID[g.ID] = g
 	}
 	return byID, nil
+}
+
+// GoalsBySite reads all goals of the given sites, of each by their ids; a site has at most a thousand.
+func (d *Directory) GoalsBySite(ctx context.Context, siteIDs []int64) (map[int64][]Goal, error) {
+	goals, err := d.goals(ctx, d.selectGoals()+" AND site_id = ANY ($1) ORDER BY id", siteIDs)
+	if err != nil {
+		return nil, err
+	}
+	bySite := map[int64][]Goal{}
+	for _, g := range goals {
+		bySite[g.SiteID] = append(bySite[g.SiteID], g)
+	}
+	return bySite, nil
+}
+
+// Described is what the goal counts, as triggers describe goals.
+func (g Goal) Described() trigger.Goal {
+	return trigger.Goal{EventName: g.EventName, PagePath: g.PagePath, ScrollThreshold: g.ScrollThreshold, CustomProps: g.CustomProps}
+}
+
+// Named are goals as filters name them.
+func Named(goals []Goal) []trigger.NamedGoal {
+	named := make([]trigger.NamedGoal, len(goals))
+	for i, g := range goals {
+		named[i] = trigger.NamedGoal{Name: g.DisplayName, Goal: g.Described()}
+	}
+	return named
 }
 
 // GoalsOf lists the goals of a site, newest first. The page's positions are ids.

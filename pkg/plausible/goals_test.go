@@ -40,6 +40,12 @@ func TestGoalsOfInPages(t *testing.T) {
 	for _, g := range all {
 		require.Equal(t, byID[g.ID], g)
 	}
+	bySite, err := directory.GoalsBySite(t.Context(), []int64{d.SiteID, d.OtherSiteID, 999999})
+	require.NoError(t, err)
+	slices.Reverse(all)
+	require.Equal(t, all, bySite[d.SiteID])
+	require.Equal(t, "Theirs", bySite[d.OtherSiteID][len(bySite[d.OtherSiteID])-1].DisplayName)
+	require.NotContains(t, bySite, int64(999999))
 	none, around, err := directory.GoalsOf(t.Context(), 999999, database.Page[int64]{Limit: 100})
 	require.NoError(t, err)
 	require.Empty(t, none)

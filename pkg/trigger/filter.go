@@ -51,8 +51,7 @@ func (f Filters) List() []Filter {
 	if f.Empty() {
 		return nil
 	}
-	var problems []strict.Problem
-	return readFilters("", json.RawMessage(f.canonical), 0, &problems)
+	return (&filterReader{}).list("", json.RawMessage(f.canonical), 0)
 }
 
 // Dimensions are those that the filters look at, each once, in alphabetical order.
@@ -79,11 +78,11 @@ const (
 	maxFilterValues = 100
 )
 
-// filterDimensions are those that an event itself knows. Of the Stats API's they leave out goals,
-// which triggers name themselves, entry and exit pages, which events do not have, and the names of
-// countries, regions and cities, which Plausible's own filters do not use either.
+// filterDimensions are those that an event itself knows, and goals, which WithGoals makes such of. Of the
+// Stats API's they leave out entry and exit pages, which events do not have, and the names of countries,
+// regions and cities, which Plausible's own filters do not use either.
 var filterDimensions = []string{
-	"event:page", "event:hostname", "event:name",
+	"event:page", "event:hostname", "event:name", goalDimension,
 	"visit:source", "visit:channel", "visit:referrer", "visit:utm_medium", "visit:utm_source", "visit:utm_campaign",
 	"visit:utm_content", "visit:utm_term", "visit:device", "visit:browser", "visit:browser_version", "visit:os",
 	"visit:os_version", "visit:country", "visit:region", "visit:city",
@@ -91,13 +90,13 @@ var filterDimensions = []string{
 
 // ParseFilters reads a trigger's filters and reports every problem with fields that start at "filters".
 func ParseFilters(raw json.RawMessage) (Filters, []strict.Problem) {
-	var problems []strict.Problem
 	if len(raw) == 0 || string(raw) == "null" {
 		return Filters{}, nil
 	}
-	list := readFilters("filters", raw, 0, &problems)
-	if len(problems) > 0 {
-		return Filters{}, problems
+	r := &filterReader{limited: true}
+	list := r.list("filters", raw, 0)
+	if len(r.problems) > 0 {
+		return Filters{}, r.problems
 	}
 	return filtersOf(list), nil
 }
@@ -154,31 +153,37 @@ func (f Filter) grammar() any {
 	return comparison
 }
 
-func readFilters(path string, raw json.RawMessage, depth int, problems *[]strict.Problem) []Filter {
+// filterReader reads the grammar. Limited is what people write; what was made of goals may be larger.
+type filterReader struct {
+	limited  bool
+	problems []strict.Problem
+}
+
+func (r *filterReader) list(path string, raw json.RawMessage, depth int) []Filter {
 	refuse := func(format string, arguments ...any) {
-		*problems = append(*problems, strict.Problem{Field: path, Message: fmt.Sprintf(format, arguments...)})
+		r.problems = append(r.problems, strict.Problem{Field: path, Message: fmt.Sprintf(format, arguments...)})
 	}
 	var elements []json.RawMessage
 	if json.Unmarshal(raw, &elements) != nil {
 		refuse("must be a list of filters such as [\"is\", \"visit:country\", [\"EE\"]]")
 		return nil
 	}
-	if len(elements) > maxFilters {
+	if r.limited && len(elements) > maxFilters {
 		refuse("must have at most %d filters", maxFilters)
 		return nil
 	}
 	filters := make([]Filter, 0, len(elements))
 	for i, element := range elements {
-		if f, ok := readFilter(fmt.Sprintf("%s[%d]", path, i), element, depth, problems); ok {
+		if f, ok := r.filter(fmt.Sprintf("%s[%d]", path, i), element, depth); ok {
 			filters = append(filters, f)
 		}
 	}
 	return filters
 }
 
-func readFilter(path string, raw json.RawMessage, depth int, problems *[]strict.Problem) (Filter, bool) {
+func (r *filterReader) filter(path string, raw json.RawMessage, depth int) (Filter, bool) {
 	refuse := func(format string, arguments ...any) (Filter, bool) {
-		*problems = append(*problems, strict.Problem{Field: path, Message: fmt.Sprintf(format, arguments...)})
+		r.problems = append(r.problems, strict.Problem{Field: path, Message: fmt.Sprintf(format, arguments...)})
 		return Filter{}, false
 	}
 	var parts []json.RawMessage
@@ -186,7 +191,7 @@ func readFilter(path string, raw json.RawMessage, depth int, problems *[]strict.
 	if json.Unmarshal(raw, &parts) != nil || len(parts) < 2 || json.Unmarshal(parts[0], &operator) != nil {
 		return refuse("must be a filter such as [\"is\", \"visit:country\", [\"EE\"]]")
 	}
-	if depth >= maxFilterDepth {
+	if r.limited && depth >= maxFilterDepth {
 		return refuse("must be nested at most %d levels deep", maxFilterDepth)
 	}
 	switch operator {
@@ -194,9 +199,9 @@ func readFilter(path string, raw json.RawMessage, depth int, problems *[]strict.
 		if len(parts) != 2 {
 			return refuse("%q needs one list of filters", operator)
 		}
-		before := len(*problems)
-		inner := readFilters(path, parts[1], depth+1, problems)
-		if len(*problems) > before {
+		before := len(r.problems)
+		inner := r.list(path, parts[1], depth+1)
+		if len(r.problems) > before {
 			return Filter{}, false
 		}
 		if len(inner) == 0 {
@@ -207,7 +212,7 @@ func readFilter(path string, raw json.RawMessage, depth int, problems *[]strict.
 		if len(parts) != 2 {
 			return refuse("\"not\" needs one filter")
 		}
-		inner, ok := readFilter(path, parts[1], depth+1, problems)
+		inner, ok := r.filter(path, parts[1], depth+1)
 		return Filter{Not: true, Of: []Filter{inner}}, ok
 	case "has_done", "has_not_done":
 		return refuse("%q is not available: it looks at what a visitor did before", operator)
@@ -225,6 +230,9 @@ func readComparison(operator string, parts []json.RawMessage, refuse func(string
 	}
 	if json.Unmarshal(parts[1], &f.Dimension) != nil || !knownDimension(f.Dimension) {
 		return refuse("the dimension must be one of %s, event:props:<name>", strings.Join(filterDimensions, ", "))
+	}
+	if f.Dimension == goalDimension && f.Operator != "is" && f.Operator != "contains" {
+		return refuse("%s takes is, is_not, contains and contains_not, with the names of goals", goalDimension)
 	}
 	var values []any
 	if json.Unmarshal(parts[2], &values) != nil || len(values) == 0 || len(values) > maxFilterValues {

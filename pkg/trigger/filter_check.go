@@ -23,6 +23,12 @@ func ofVisits(m Metric) string {
 	return ""
 }
 
+// isRate is a config whose goal says already which conversions are meant.
+type isRate interface{ rate() bool }
+
+func (c *MetricThreshold) rate() bool { return c.Metric == ConversionRate }
+func (c *MetricChange) rate() bool    { return c.Metric == ConversionRate }
+
 func (c *NewSource) ofVisits() string {
 	if c.Dimension == ByEntryPage {
 		return string(c.Dimension)
@@ -33,6 +39,9 @@ func (c *NewSource) ofVisits() string {
 // CheckFilters refuses the filters that a condition cannot be measured with, with fields that
 // start at "filters": a visit as a whole has no page, no name and no property of an event.
 func CheckFilters(c Config, f Filters) []strict.Problem {
+	if with, may := c.(isRate); may && with.rate() && f.NameGoals() {
+		return []strict.Problem{{Field: "filters", Message: fmt.Sprintf("cannot use %s: the goal of a conversion rate is that of the config", goalDimension)}}
+	}
 	with, may := c.(looksAtVisits)
 	if !may || with.ofVisits() == "" {
 		return nil

@@ -247,6 +247,10 @@ func (a *api) settle(ctx context.Context, by *call, documents []triggerDocument,
 	if err != nil {
 		return nil, err
 	}
+	named, err := a.namedGoals(ctx, by, documents)
+	if err != nil {
+		return nil, err
+	}
 	settled := make([]postgres.Trigger, len(documents))
 	for i, d := range documents {
 		old := postgres.Trigger{ID: newID("tr_"), Revision: 1}
@@ -267,6 +271,10 @@ func (a *api) settle(ctx context.Context, by *call, documents []triggerDocument,
 		}
 		if filters, known := storedFilters(old); !known || filters != d.filters {
 			changed = true
+			_, refused := d.filters.WithGoals(named)
+			for _, p := range refused {
+				problems = append(problems, strict.Problem{Field: strict.Join(d.path, p.Field), Message: p.Message})
+			}
 		}
 		next := postgres.Trigger{
 			ID: old.ID, Type: d.typ, Name: d.name, Enabled: d.enabled, Config: mustMarshal(d.config), Filters: mustMarshal(d.filters),
@@ -310,6 +318,18 @@ func (a *api) goals(ctx context.Context, documents []triggerDocument, current []
 		return nil, directoryError(ctx, err)
 	}
 	return goals, nil
+}
+
+// namedGoals reads the site's goals if filters name some.
+func (a *api) namedGoals(ctx context.Context, by *call, documents []triggerDocument) ([]trigger.NamedGoal, error) {
+	if !slices.ContainsFunc(documents, func(d triggerDocument) bool { return d.filters.NameGoals() }) {
+		return nil, nil
+	}
+	goals, err := a.directory.GoalsBySite(ctx, []int64{by.site.ID})
+	if err != nil {
+		return nil, directoryError(ctx, err)
+	}
+	return plausible.Named(goals[by.site.ID]), nil
 }
 
 // goalID is the Plausible goal that a config names; 0: none.

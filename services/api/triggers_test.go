@@ -201,6 +201,20 @@ func TestFiltersAreKept(t *testing.T) {
 	require.Equal(t, "filters[0]", a.json(t, "errors").([]any)[0].(map[string]any)["field"])
 }
 
+// TestFiltersNameGoalsOfTheSite: others are refused when they are named, and a stored one may go.
+func TestFiltersNameGoalsOfTheSite(t *testing.T) {
+	w := newWorld(t)
+	const body = `{"url": "https://example.com", "triggers": [{"type": "new_source"}, {"type": "visitor_spike", "config": {"threshold": 5}, "filters": [["is", "visit:country", ["EE"]], ["not", ["is", "event:goal", ["%s"]]]]}]}`
+	a := w.owner(422, "POST", "", fmt.Sprintf(body, "Nothing"))
+	require.JSONEq(t, `[{"field": "triggers[1].filters[1]", "message": "names the goal \"Nothing\", which the site does not have"}]`, string(mustMarshal(a.json(t, "errors"))))
+	require.Equal(t, 422, w.owner(422, "POST", "?dry_run=true", fmt.Sprintf(body, "Nothing")).status)
+	created := w.owner(201, "POST", "", fmt.Sprintf(body, "Signup"))
+	path := "/" + created.id(t) + "/triggers/" + created.json(t, "triggers").([]any)[1].(map[string]any)["id"].(string)
+	w.exec(w.theirs, "DELETE FROM goals WHERE id = $1", w.demo.Goals.Signup)
+	w.owner(200, "PATCH", path, `{"config": {"threshold": 6}}`)
+	w.owner(422, "PATCH", path, `{"filters": [["is", "event:goal", ["Signup"]]]}`)
+}
+
 func TestTriggerTypesAreShownToEverybody(t *testing.T) {
 	w := newWorld(t)
 	status, text := request(t, "GET", w.server.URL+"/api/trigger-types", "", "")

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/plausible"
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 	"github.com/plausible-webhooks/plausible-webhooks/services/evaluator/internal/postgres"
 )
@@ -21,12 +22,14 @@ type watched struct {
 	version postgres.Version
 	site    *plausible.Site // shared by its triggers; nil: it no longer exists
 	zone    *time.Location
-	goal    *trigger.Goal // resolved
-	problem string        // why it cannot be evaluated; a sentence, or empty
+	goal    *trigger.Goal   // resolved
+	filters trigger.Filters // resolved: with what the goals that they name count
+	problem string          // why it cannot be evaluated; a sentence, or empty
 }
 
 func (w *watched) setting() trigger.Setting {
 	s := trigger.Setting{Options: w.Options, Goal: w.goal, Zone: w.zone, RevisedAt: w.RevisedAt}
+	s.Filters = w.filters
 	if w.site != nil {
 		s.StatsFrom = w.site.StatsAt
 	}
@@ -114,22 +117,10 @@ func (c *catalogue) unchanged(ctx context.Context) (same []*watched, changed []s
 
 // resolveAll brings to all triggers what Plausible says now.
 func (c *catalogue) resolveAll(ctx context.Context, triggers []*watched) error {
-	siteIDs, goalIDs := map[int64]bool{}, map[int64]bool{}
-	for _, w := range triggers {
-		siteIDs[w.SiteID] = true
-		if goal := trigger.GoalOf(w.Config); goal != nil && goal.ID != 0 {
-			goalIDs[goal.ID] = true
-		}
-	}
-	sites, err := c.directory.Sites(ctx, slices.Collect(maps.Keys(siteIDs)))
+	p, err := c.surroundings(ctx, triggers)
 	if err != nil {
 		return err
 	}
-	goals, err := c.directory.Goals(ctx, slices.Collect(maps.Keys(goalIDs)))
-	if err != nil {
-		return err
-	}
-	p := present(sites, goals)
 	for _, w := range triggers {
 		c.resolve(w, p)
 	}
@@ -140,24 +131,52 @@ func (c *catalogue) resolveAll(ctx context.Context, triggers []*watched) error {
 type surroundings struct {
 	sites map[int64]*plausible.Site
 	goals map[int64]surroundingGoal
+	named map[int64][]trigger.NamedGoal // by site, of those whose filters name goals
+}
+
+// surroundings asks for what the triggers need.
+func (c *catalogue) surroundings(ctx context.Context, triggers []*watched) (surroundings, error) {
+	siteIDs, goalIDs, naming := map[int64]bool{}, map[int64]bool{}, map[int64]bool{}
+	for _, w := range triggers {
+		siteIDs[w.SiteID] = true
+		if goal := trigger.GoalOf(w.Config); goal != nil && goal.ID != 0 {
+			goalIDs[goal.ID] = true
+		}
+		if w.Options.Filters.NameGoals() {
+			naming[w.SiteID] = true
+		}
+	}
+	sites, err := c.directory.Sites(ctx, slices.Collect(maps.Keys(siteIDs)))
+	if err != nil {
+		return surroundings{}, err
+	}
+	goals, err := c.directory.Goals(ctx, slices.Collect(maps.Keys(goalIDs)))
+	if err != nil {
+		return surroundings{}, err
+	}
+	p := surroundings{sites: make(map[int64]*plausible.Site, len(sites)), goals: make(map[int64]surroundingGoal, len(goals)), named: map[int64][]trigger.NamedGoal{}}
+	for id, site := range sites {
+		p.sites[id] = &site
+	}
+	for id, g := range goals {
+		described := g.Described()
+		p.goals[id] = surroundingGoal{g.SiteID, &described}
+	}
+	if len(naming) > 0 {
+		bySite, err := c.directory.GoalsBySite(ctx, slices.Collect(maps.Keys(naming)))
+		if err != nil {
+			return surroundings{}, err
+		}
+		for id, goals := range bySite {
+			p.named[id] = plausible.Named(goals)
+		}
+	}
+	return p, nil
 }
 
 type surroundingGoal struct {
 	siteID int64
 	goal   *trigger.Goal
-}
-
-func present(sites map[int64]plausible.Site, goals map[int64]plausible.Goal) surroundings {
-	p := surroundings{sites: make(map[int64]*plausible.Site, len(sites)), goals: make(map[int64]surroundingGoal, len(goals))}
-	for id, site := range sites {
-		p.sites[id] = &site
-	}
-	for id, g := range goals {
-		p.goals[id] = surroundingGoal{g.SiteID, &trigger.Goal{
-			EventName: g.EventName, PagePath: g.PagePath, ScrollThreshold: g.ScrollThreshold, CustomProps: g.CustomProps,
-		}}
-	}
-	return p
 }
 
 func (c *catalogue) resolve(w *watched, p surroundings) {
@@ -175,5 +194,10 @@ func (c *catalogue) resolve(w *watched, p surroundings) {
 		}
 		w.goal = found.goal
 	}
-	w.problem = c.lacks(w.Options.Filters)
+	var problems []strict.Problem
+	if w.filters, problems = w.Options.Filters.WithGoals(p.named[w.SiteID]); len(problems) > 0 {
+		w.problem = "A filter " + problems[0].Message + "."
+		return
+	}
+	w.problem = c.lacks(w.filters)
 }

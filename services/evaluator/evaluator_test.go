@@ -303,6 +303,34 @@ func TestDeletedGoalIsExplainedAndRecovers(t *testing.T) {
 	assert.Equal(t, "ok", status)
 }
 
+// TestFiltersOnGoalsFollowTheGoals: what a goal counts is looked up while it is there, and told where it is not.
+func TestFiltersOnGoalsFollowTheGoals(t *testing.T) {
+	b := newBench(t)
+	id := b.trigger(trigger.VisitorSpikeType, `{"threshold": 2, "window_seconds": 60}`)
+	conn, err := pgx.Connect(t.Context(), b.config.PlausibleDatabaseURL)
+	require.NoError(t, err)
+	defer conn.Close(t.Context())
+	change := func(sql string, arguments ...any) {
+		_, err := conn.Exec(t.Context(), sql, arguments...)
+		require.NoError(t, err)
+		b.catalogue.drop()
+	}
+	_, err = b.pool.Exec(t.Context(), `UPDATE triggers SET filters = '[["is", "event:goal", ["Signup"]]]'`)
+	require.NoError(t, err)
+	b.insert(b.event("pageview", -5, 1), b.event("pageview", -5, 2), b.event("pageview", -5, 3), b.event("Signup", -4, 1), b.event("Download", -4, 2), b.event("Download", -4, 3))
+	assert.Empty(t, b.slot(0), "one signed up")
+
+	change("UPDATE goals SET display_name = 'Sign-ups' WHERE id = $1", b.demo.Goals.Signup)
+	assert.Empty(t, b.slot(10))
+	status, why := b.explanation(id)
+	assert.Equal(t, []string{"error", `A filter names the goal "Signup", which the site does not have.`}, []string{status, why})
+
+	change("UPDATE goals SET display_name = 'Signup', event_name = 'Download' WHERE id = $1", b.demo.Goals.Signup)
+	fired := b.slot(20)
+	require.Len(t, fired, 1, "two have done what it counts now")
+	assert.Equal(t, 2.0, fired[0].Data.Value)
+}
+
 func TestResetStatsAreNotCounted(t *testing.T) {
 	b := newBench(t)
 	b.trigger(trigger.VisitorSpikeType, `{"threshold": 2, "window_seconds": 60}`)

@@ -95,7 +95,7 @@ func (e *evaluator) contexts(ctx context.Context, slot time.Time, occurred []occ
 	contexts := make([]*trigger.Context, len(occurred))
 	windows, charted := make([]clickhouse.Question, len(occurred)), make([]clickhouse.Question, len(occurred))
 	for i, o := range occurred {
-		windows[i] = clickhouse.Question{SiteID: o.SiteID, Question: trigger.Question{Filters: o.Options.Filters, Window: o.Window}}
+		windows[i] = clickhouse.Question{SiteID: o.SiteID, Question: trigger.Question{Filters: o.filters, Window: o.Window}}
 		charted[i] = clickhouse.Question{SiteID: o.SiteID, Question: o.asked}
 		charted[i].Window = o.Window
 	}
@@ -137,7 +137,7 @@ func (e *evaluator) conversions(ctx context.Context, slot time.Time, occurred []
 			continue
 		}
 		questions = append(questions, clickhouse.Question{SiteID: o.SiteID, Question: trigger.Question{
-			Ask: trigger.AskEach, Goal: o.goal, Filters: o.Options.Filters, Window: o.Window,
+			Ask: trigger.AskEach, Goal: o.goal, Filters: o.filters, Window: o.Window,
 		}})
 		wanted = append(wanted, o.Fingerprints)
 		of = append(of, i)

@@ -64,23 +64,15 @@ func (e *evaluator) unsaved(ctx context.Context, request stream.PreviewRequest) 
 		}
 		return watched{}, &stream.Refusal{Code: stream.RefusedInvalid, Sentence: "The trigger is not valid.", Problems: details}
 	}
-	sites, err := e.catalogue.directory.Sites(ctx, []int64{request.SiteID})
-	if err != nil {
-		return watched{}, err
-	}
-	var goalIDs []int64
-	if goal := trigger.GoalOf(config); goal != nil && goal.ID != 0 {
-		goalIDs = append(goalIDs, goal.ID)
-	}
-	goals, err := e.catalogue.directory.Goals(ctx, goalIDs)
-	if err != nil {
-		return watched{}, err
-	}
 	w := watched{Trigger: trigger.Trigger{
 		ID: "preview", SiteID: request.SiteID, Type: request.Type, Config: config, Revision: 1,
 		Options: trigger.Options{Cooldown: time.Duration(request.CooldownSeconds) * time.Second, NotifyResolved: request.NotifyResolved, Filters: filters},
 	}}
-	e.catalogue.resolve(&w, present(sites, goals))
+	p, err := e.catalogue.surroundings(ctx, []*watched{&w})
+	if err != nil {
+		return watched{}, err
+	}
+	e.catalogue.resolve(&w, p)
 	if w.problem != "" {
 		return watched{}, refuse(stream.RefusedImpossible, "%s", w.problem)
 	}

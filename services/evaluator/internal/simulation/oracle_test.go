@@ -3,6 +3,7 @@ package simulation
 import (
 	"encoding/json"
 	"math/rand/v2"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -177,6 +178,37 @@ func TestOracleKnowsFilters(t *testing.T) {
 		q := trigger.Question{Metric: trigger.Events, Filters: filters(t, text), Window: last(60)}
 		assert.Equal(t, want, o.Answer(1, q, time.Minute, always).Value, text)
 	}
+}
+
+// What filters make of goals must let those events through that the goals count by their own definition.
+func TestFiltersOnGoalsAreTheGoals(t *testing.T) {
+	events := []*plausible.Event{}
+	for _, name := range []string{"pageview", "Signup", "signup", "Purchase"} {
+		for _, page := range []string{"/", "/pricing", "/blog", "/blog/a", "/blogs", "/x/pricing", "/pricing/"} {
+			for _, props := range [][]string{{}, {"plan", "business", "seats", "5"}, {"plan", "business"}, {"logged_in", "true"}, {"logged_in", "false"}} {
+				e := custom(5, 1, name, props...)
+				e.Pathname = page
+				events = append(events, &e)
+			}
+		}
+	}
+	var a asked
+	a.patterns = map[string]*regexp.Regexp{}
+	reached := 0
+	for _, g := range Goals {
+		one, problems := filters(t, `[["is","event:goal",["`+g.Name+`"]]]`).WithGoals(Goals)
+		require.Empty(t, problems)
+		none, problems := filters(t, `[["is_not","event:goal",["`+g.Name+`"]]]`).WithGoals(Goals)
+		require.Empty(t, problems)
+		for _, e := range events {
+			reaches := a.reaches(e, g.Goal)
+			if reaches {
+				reached++
+			}
+			require.Equal(t, []bool{reaches, !reaches}, []bool{a.all(e, one.List()), a.all(e, none.List())}, "%s: %s %s %v %v", g.Name, e.Name, e.Pathname, e.PropKeys, e.PropValues)
+		}
+	}
+	require.Greater(t, reached, 20)
 }
 
 func TestOracleKnowsVisits(t *testing.T) {

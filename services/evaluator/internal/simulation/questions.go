@@ -177,10 +177,35 @@ func filtersOf(random *rand.Rand, dimensions []dimension) trigger.Filters {
 		panic(err)
 	}
 	filters, problems := trigger.ParseFilters(raw)
+	if len(problems) == 0 {
+		filters, problems = filters.WithGoals(Goals)
+	}
 	if len(problems) > 0 {
 		panic(fmt.Sprintf("%s: %v", raw, problems))
 	}
 	return filters
+}
+
+// Goals are those that filters name.
+var Goals = []trigger.NamedGoal{
+	{Name: "Signup", Goal: trigger.Goal{EventName: "Signup"}},
+	{Name: "Business", Goal: trigger.Goal{EventName: "Purchase", CustomProps: map[string]string{"plan": "business", "seats": "5"}}},
+	{Name: "Pricing", Goal: trigger.Goal{PagePath: "/pricing"}},
+	{Name: "Blog", Goal: trigger.Goal{PagePath: "/blog*"}},
+	{Name: "News", Goal: trigger.Goal{PagePath: "/blog/*|/pricing", CustomProps: map[string]string{"logged_in": "true"}}},
+}
+
+// named is a filter on goals.
+func named(random *rand.Rand) any {
+	operator := any1(random, "is", "contains")
+	values := []string{any1(random, Goals...).Name}
+	if operator == "contains" {
+		values = []string{any1(random, "s", "Pri", "nothing")}
+	}
+	if random.IntN(2) == 0 {
+		operator += "_not"
+	}
+	return []any{operator, "event:goal", values}
 }
 
 func filter(random *rand.Rand, dimensions []dimension, depth int) any {
@@ -191,6 +216,9 @@ func filter(random *rand.Rand, dimensions []dimension, depth int) any {
 		case 1, 2:
 			return []any{any1(random, "and", "or"), []any{filter(random, dimensions, depth-1), filter(random, dimensions, depth-1)}}
 		}
+	}
+	if random.IntN(8) == 0 && dimensions[0].name == compared[0].name { // not of visits
+		return named(random)
 	}
 	return comparison(random, dimensions)
 }

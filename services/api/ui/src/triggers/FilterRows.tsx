@@ -22,6 +22,7 @@ const dimensions = [
   { id: "event:page", name: "Page" },
   { id: "event:hostname", name: "Hostname" },
   { id: "event:name", name: "Event" },
+  { id: "event:goal", name: "Goal" },
   { id: "visit:source", name: "Source" },
   { id: "visit:referrer", name: "Referrer" },
   { id: "visit:channel", name: "Channel" },
@@ -116,7 +117,7 @@ export function withSuggestion([operator, dimension, values]: [string, string, s
 /** Values that the site's goals name. */
 export function suggestions(goals: Goal[], dimension: string): string[] {
   const property = dimension.startsWith("event:props:") ? dimension.slice("event:props:".length) : null;
-  const values = goals.map((goal) => (property !== null ? goal.custom_props[property] : dimension === "event:name" ? goal.event_name : dimension === "event:page" || dimension === "visit:entry_page" ? goal.page_path : null));
+  const values = goals.map((goal) => (property !== null ? goal.custom_props[property] : dimension === "event:goal" ? (goal.scroll_threshold === null ? goal.display_name : null) : dimension === "event:name" ? goal.event_name : dimension === "event:page" || dimension === "visit:entry_page" ? goal.page_path : null));
   return [...new Set(values.filter((value): value is string => value != null && value !== ""))];
 }
 

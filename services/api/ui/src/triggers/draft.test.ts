@@ -65,7 +65,7 @@ test("the site's goals suggest values, and one with wildcards an operator that k
     { id: 2, display_name: "Buy", event_name: "Purchase", page_path: null, scroll_threshold: null, custom_props: { plan: "business" } },
     { id: 3, display_name: "Buy too", event_name: "Purchase", page_path: null, scroll_threshold: null, custom_props: {} },
   ];
-  expect(["event:page", "event:name", "event:props:plan", "visit:country"].map((dimension) => suggestions(goals, dimension))).toEqual([["/blog/*"], ["Purchase"], ["business"], []]);
+  expect(["event:page", "event:name", "event:goal", "event:props:plan", "visit:country"].map((dimension) => suggestions(goals, dimension))).toEqual([["/blog/*"], ["Purchase"], ["Blog", "Buy", "Buy too"], ["business"], []]);
   expect(withSuggestion(["is", "event:page", []], "/blog/*")).toEqual(["matches_wildcard", "event:page", ["/blog/*"]]);
   expect(withSuggestion(["is_not", "event:page", [""]], "/blog/*")).toEqual(["is_not", "event:page", ["/blog/*"]]);
   expect(withSuggestion(["is", "event:page", ["/"]], "/pricing")).toEqual(["is", "event:page", ["/", "/pricing"]]);
