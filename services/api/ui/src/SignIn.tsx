@@ -17,9 +17,11 @@ export function SignIn() {
     mutationFn: (candidate: string) => api.GET("/api/sites", { params: { query: { limit: 1 } }, headers: { Authorization: `Bearer ${candidate}` } }),
     onSuccess: (_, candidate) => session.begin(candidate),
   });
+  const candidate = key.trim();
+  const isKey = /^[!-~]*$/.test(candidate); // what a header can carry, and Plausible's keys are made of
   const submit = (event: FormEvent) => {
     event.preventDefault();
-    if (key.trim() !== "") check.mutate(key.trim());
+    if (candidate !== "" && isKey) check.mutate(candidate);
   };
   return (
     <main className="mx-auto flex min-h-dvh max-w-md flex-col justify-center gap-6 px-4 py-12">
@@ -39,11 +41,12 @@ export function SignIn() {
           type="password"
           autoComplete="off"
           autoFocus
+          error={isKey ? undefined : "No API key has spaces or such letters in it."}
           value={key}
           onChange={setKey}
         />
         {check.isError && <ErrorNotice error={check.error} />}
-        <Button type="submit" look="solid" isPending={check.isPending} isDisabled={key.trim() === ""}>
+        <Button type="submit" look="solid" isPending={check.isPending} isDisabled={candidate === "" || !isKey}>
           Sign in
         </Button>
       </form>

@@ -1,5 +1,5 @@
 import { type InfiniteData, useInfiniteQuery } from "@tanstack/react-query";
-import { useRef } from "react";
+import { useEffect, useRef } from "react";
 
 import { api, type Delivery, queryClient } from "../api/client";
 import { type Changed, useChanges } from "../api/useChanges";
@@ -8,6 +8,9 @@ import { type Filter, mergeChanged, mergeNewest, type Page } from "./merge";
 const pageSize = 100;
 // Changes of older deliveries, as a retry or a recovery makes them, are read one by one: so many at a time.
 const readSingly = 20;
+
+// How often the list is read where nobody tells what changes, as when too many watch.
+const withoutStream = 15_000; // ms
 
 /** A webhook's deliveries, the newest first, as they change. */
 export function useDeliveries(siteID: string, webhookID: string, filter: Filter) {
@@ -58,5 +61,12 @@ export function useDeliveries(siteID: string, webhookID: string, filter: Filter)
     if (again !== undefined) await read(again);
   };
   const live = useChanges(siteID, webhookID, (changed) => void read(changed));
+  const latest = useRef(read);
+  latest.current = read;
+  useEffect(() => {
+    if (live) return;
+    const timer = setInterval(() => void latest.current(null), withoutStream);
+    return () => clearInterval(timer);
+  }, [live]);
   return { ...list, live };
 }
