@@ -60,7 +60,7 @@ func (f Filter) withGoals(goals []NamedGoal) (Filter, string) {
 	if f.Dimension != goalDimension {
 		return f, ""
 	}
-	any := Filter{Any: true, Not: f.Not}
+	either := Filter{Any: true, Not: f.Not}
 	for _, value := range f.Values {
 		found := false
 		for _, g := range goals {
@@ -71,16 +71,16 @@ func (f Filter) withGoals(goals []NamedGoal) (Filter, string) {
 				return f, fmt.Sprintf("cannot use the goal %q: it is about how far a page was read", g.Name)
 			}
 			found = true
-			any.Of = append(any.Of, g.Goal.filter())
+			either.Of = append(either.Of, g.Goal.filter())
 		}
 		if !found && f.Operator == "is" {
 			return f, fmt.Sprintf("names the goal %q, which the site does not have", value)
 		}
 	}
-	if len(any.Of) == 0 { // no event has an empty name
-		any.Of = []Filter{{Operator: "is", Dimension: "event:name", Values: []string{""}, CaseSensitive: true}}
+	if len(either.Of) == 0 { // no event has an empty name
+		either.Of = []Filter{{Operator: "is", Dimension: "event:name", Values: []string{""}, CaseSensitive: true}}
 	}
-	return any, ""
+	return either, ""
 }
 
 // names tells whether a value of a filter on goals means the goal of this name.

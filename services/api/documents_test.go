@@ -110,12 +110,12 @@ func TestEveryProblemOfAWebhookIsNamed(t *testing.T) {
 			`triggers[0].filters[2]: must be a filter such as ["is", "visit:country", ["EE"]]`, "triggers[0].id: cannot be set", "triggers[0].state: cannot be set",
 			"triggers[0].bogus: is not a known field",
 			`triggers[1].config.goal: is required: {"goal_id": …}, {"event_name": …}, {"page_path": …} or {"page_path": …, "scroll_threshold": …}`},
-		with(`"triggers": [{"type": "visitor_spike", "filters": {}}, {"type": "visitor_spike", "filters": [["or", []], ["not", ["is", "event:goal", ["A"]]]]}, {"type": "metric_threshold",
+		with(`"triggers": [{"type": "visitor_spike", "filters": {}}, {"type": "visitor_spike", "filters": [["or", []], ["not", ["is", "event:goals", ["A"]]]]}, {"type": "metric_threshold",
 			"filters": [["is", "event:page", ["/"]]]}, {"type": "metric_threshold", "config": {"metric": "bounce_rate", "threshold": 70}, "filters": [["is", "event:page", ["/"]]]},
 			{"type": "future", "filters": [["has_done", []]]}]`): {
 			`triggers[0].filters: must be a list of filters such as ["is", "visit:country", ["EE"]]`,
 			`triggers[1].filters[0]: "or" needs at least one filter`,
-			"triggers[1].filters[1]: the dimension must be one of event:page, event:hostname, event:name, visit:source, visit:channel, visit:referrer, " +
+			"triggers[1].filters[1]: the dimension must be one of event:page, event:hostname, event:name, event:goal, visit:source, visit:channel, visit:referrer, " +
 				"visit:utm_medium, visit:utm_source, visit:utm_campaign, visit:utm_content, visit:utm_term, visit:device, visit:browser, visit:browser_version, " +
 				"visit:os, visit:os_version, visit:country, visit:region, visit:city, event:props:<name>",
 			"triggers[2].config.threshold: is required",

@@ -181,21 +181,21 @@ func check(schema *jsonschema.Schema, raw []byte) []strict.Problem {
 		return problems
 	}
 	// An unknown field makes those around it fail in the same way, and what stands beside them.
-	return slices.DeleteFunc(slices.Clone(unknown), func(around strict.Problem) bool {
-		outer := parent(around.Field)
-		return slices.ContainsFunc(unknown, func(p strict.Problem) bool { return parent(p.Field) != outer && within(parent(p.Field), outer) })
-	})
+	around, seen := map[string]bool{}, map[string]bool{}
+	for _, p := range unknown {
+		inner := parent(p.Field)
+		for field := inner; field != "" && !seen[inner]; {
+			field = parent(field)
+			around[field] = true
+		}
+		seen[inner] = true
+	}
+	return slices.DeleteFunc(unknown, func(p strict.Problem) bool { return around[parent(p.Field)] })
 }
 
 // parent is what a field stands in; empty for one of the body itself.
 func parent(field string) string {
 	return field[:max(strings.LastIndexAny(field, ".["), 0)]
-}
-
-// within tells whether a field is the other one, or a part of it.
-func within(field, of string) bool {
-	rest, is := strings.CutPrefix(field, of)
-	return is && (rest == "" || of == "" || rest[0] == '.' || rest[0] == '[')
 }
 
 var english = message.NewPrinter(language.English)

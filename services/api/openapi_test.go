@@ -144,6 +144,12 @@ func (d *document) requireNamed(t *testing.T, refused []strict.Problem, text, wh
 	}
 }
 
+// within tells whether a field is the other one, or a part of it.
+func within(field, of string) bool {
+	rest, is := strings.CutPrefix(field, of)
+	return is && (rest == "" || of == "" || rest[0] == '.' || rest[0] == '[')
+}
+
 // TestUnknownFieldsAreNamedOnce: a field that is not known is what is wrong, and neither the list that it stands in nor what
 // stands beside that. Whether those are known cannot be told then, so an unknown one among them is named when the inner ones are gone.
 func TestUnknownFieldsAreNamedOnce(t *testing.T) {

@@ -31,6 +31,11 @@ export function clock(at: string | number | Date, zone: string): string {
   return format(zone, { hour: "2-digit", minute: "2-digit", hour12: false }).format(new Date(at));
 }
 
+/** `15:04:10` */
+export function clockSeconds(at: string | number | Date, zone: string): string {
+  return format(zone, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false }).format(new Date(at));
+}
+
 /** `15:04:10.123` */
 export function clockTime(at: string | Date, zone: string): string {
   return format(zone, { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hour12: false }).format(new Date(at));

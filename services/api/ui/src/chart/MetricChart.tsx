@@ -2,7 +2,7 @@ import { useMemo, useRef, useState } from "react";
 import { Slider, SliderThumb, SliderTrack } from "react-aria-components";
 import uPlot from "uplot";
 
-import { clock, day, fullTime, number } from "../time";
+import { clock, clockSeconds, day, fullTime, number } from "../time";
 import { type Paint, Plot } from "./Plot";
 
 export interface Point {
@@ -69,7 +69,7 @@ export function MetricChart({ label, points, marks, spans = [], zone, height = 2
       tzDate: (at) => uPlot.tzDate(new Date(at * 1000), zone),
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
       scales: { y: { range: (plot, low, high) => range(plot, low, high, limited.current) } },
-      axes: [{ ...axis, size: 28, values: (_, splits, __, ___, step) => splits.map((at) => (step < 86_400 ? clock(at * 1000, zone) : day(at * 1000, zone))) }, { ...axis, size: 48, values: (_, values) => values.map((value) => number(value)) }],
+      axes: [{ ...axis, size: 28, values: (_, splits, __, ___, step) => splits.map((at) => (step < 60 ? clockSeconds(at * 1000, zone) : step < 86_400 ? clock(at * 1000, zone) : day(at * 1000, zone))) }, { ...axis, size: 48, values: (_, values) => values.map((value) => number(value)) }],
       series: [
         {},
         { stroke: accent, width: 1.5, fill: `color-mix(in srgb, ${accent} 12%, transparent)`, points: { show: false }, spanGaps: false },

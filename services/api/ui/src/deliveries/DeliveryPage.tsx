@@ -14,7 +14,7 @@ import { ButtonLink, Trail } from "../controls/Link";
 import { Empty, ErrorNotice, Loading } from "../controls/State";
 import { toast } from "../controls/Toasts";
 import { useNow, useSite } from "../sites/useSite";
-import { ago, clockTime, fullTime, milliseconds, zoneName } from "../time";
+import { ago, clockSeconds, clockTime, fullTime, milliseconds, zoneName } from "../time";
 import { nameOf } from "../webhooks/health";
 import { useWebhook } from "../webhooks/useWebhook";
 import { curlOf } from "./curl";
@@ -109,7 +109,7 @@ function Header({ webhookID, delivery }: { webhookID: string; delivery: Delivery
               ? delivery.attempts === 0
                 ? "It is being sent."
                 : "It is held until the webhook can take it."
-              : `The next attempt is made ${ago(delivery.next_attempt_at, now)}, at ${clockTime(delivery.next_attempt_at, site.timezone).slice(0, 8)}.`}
+              : `The next attempt is made ${ago(delivery.next_attempt_at, now)}, at ${clockSeconds(delivery.next_attempt_at, site.timezone)}.`}
           </p>
         )}
       </div>

@@ -77,7 +77,7 @@ function State({ trigger }: { trigger: Trigger }) {
   const facts: [string, string, string?][] = [
     ["Value", state.value === null ? "none yet" : number(state.value)],
     ["Threshold", state.threshold === null ? "none" : number(state.threshold)],
-    ["In this state", ago(state.since, now), fullTime(state.since, site.timezone)],
+    ["In this state since", ago(state.since, now), fullTime(state.since, site.timezone)],
     ["Last fired", state.last_fired_at === null ? "never" : ago(state.last_fired_at, now), state.last_fired_at === null ? undefined : fullTime(state.last_fired_at, site.timezone)],
     ["Last looked at", state.last_evaluated_at === null ? "not yet" : ago(state.last_evaluated_at, now), state.last_evaluated_at === null ? undefined : fullTime(state.last_evaluated_at, site.timezone)],
   ];
