@@ -283,7 +283,8 @@ func (a *api) settle(ctx context.Context, by *call, documents []triggerDocument,
 		switch {
 		case d.keepName && old.Name != defaultName(stored, goals):
 			next.Name = old.Name
-		case d.name == "": // also where it was made of the config before: it follows that
+		case d.name == "", stored != nil && d.name == old.Name && d.name == defaultName(stored, goals):
+			// What was made of the config follows it, also if it comes back with other changes.
 			next.Name = defaultName(d.config, goals)
 		}
 		// Another condition starts anew, and so does one that was paused: what happened meanwhile

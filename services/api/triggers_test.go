@@ -201,6 +201,24 @@ func TestFiltersAreKept(t *testing.T) {
 	require.Equal(t, "filters[0]", a.json(t, "errors").([]any)[0].(map[string]any)["field"])
 }
 
+// TestANameMadeOfTheConfigFollowsIt, also in an answer that is sent back with changes; one of the owner's does not.
+func TestANameMadeOfTheConfigFollowsIt(t *testing.T) {
+	w := newWorld(t)
+	created := w.owner(201, "POST", "", `{"url": "https://example.com", "triggers": [{"type": "visitor_spike", "config": {"threshold": 20}}, {"type": "visitor_spike", "name": "Mine", "config": {"threshold": 20}}]}`)
+	body := strings.ReplaceAll(string(mustMarshal(created.json(t, "triggers"))), `"threshold":20`, `"threshold":30`)
+	replaced := w.owner(200, "PUT", "/"+created.id(t), `{"url": "https://example.com", "triggers": `+body+`}`)
+	names := func(a answer) (names []any) {
+		for _, tr := range a.json(t, "triggers").([]any) {
+			names = append(names, tr.(map[string]any)["name"])
+		}
+		return names
+	}
+	require.Equal(t, []any{"Visitor spike: 20 in 5m", "Mine"}, names(created))
+	require.Equal(t, []any{"Visitor spike: 30 in 5m", "Mine"}, names(replaced))
+	again := w.owner(200, "PUT", "/"+created.id(t), `{"url": "https://example.com", "triggers": `+strings.ReplaceAll(body, "20 in 5m", "40 in 5m")+`}`)
+	require.Equal(t, []any{"Visitor spike: 40 in 5m", "Mine"}, names(again), "a name that was chosen is kept, whatever it says")
+}
+
 // TestFiltersNameGoalsOfTheSite: others are refused when they are named, and a stored one may go.
 func TestFiltersNameGoalsOfTheSite(t *testing.T) {
 	w := newWorld(t)

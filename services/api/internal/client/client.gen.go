@@ -739,7 +739,7 @@ type TriggerCreate struct {
 	// Filters Conditions that all must hold, in the grammar of Plausible's Stats API v2: `["is", "visit:country", ["EE"]]`.
 	Filters *FiltersInput `json:"filters,omitempty"`
 
-	// Name Default one that says what it waits for.
+	// Name Default one that says what it waits for, which follows the config, also when it is sent back with another one.
 	Name *string `json:"name,omitempty"`
 
 	// NotifyResolved Whether the end of an episode is sent too; default false.
@@ -761,7 +761,7 @@ type TriggerFields struct {
 	// Filters Conditions that all must hold, in the grammar of Plausible's Stats API v2: `["is", "visit:country", ["EE"]]`.
 	Filters *FiltersInput `json:"filters,omitempty"`
 
-	// Name Default one that says what it waits for.
+	// Name Default one that says what it waits for, which follows the config, also when it is sent back with another one.
 	Name *string `json:"name,omitempty"`
 
 	// NotifyResolved Whether the end of an episode is sent too; default false.
@@ -857,7 +857,7 @@ type TriggerReplace struct {
 	// ID In a webhook's list: the trigger that it replaces. Else ignored.
 	ID *string `json:"id,omitempty"`
 
-	// Name Default one that says what it waits for.
+	// Name Default one that says what it waits for, which follows the config, also when it is sent back with another one.
 	Name *string `json:"name,omitempty"`
 
 	// NotifyResolved Whether the end of an episode is sent too; default false.

@@ -498,7 +498,7 @@ type TriggerCreate = json.RawMessage
 type TriggerFields struct {
 	Type *TriggerType `json:"type,omitempty"`
 
-	// Name Default one that says what it waits for.
+	// Name Default one that says what it waits for, which follows the config, also when it is sent back with another one.
 	Name *string `json:"name,omitempty"`
 
 	// Enabled Default true.
