@@ -172,6 +172,7 @@ func (w *world) watch(key, path string) (read func() string, end func()) {
 	require.NoError(w.t, err)
 	require.Equal(w.t, 200, response.StatusCode)
 	require.Equal(w.t, "text/event-stream", response.Header.Get("Content-Type"))
+	require.Equal(w.t, "no", response.Header.Get("X-Accel-Buffering"))
 	lines := bufio.NewReader(response.Body)
 	return func() string {
 		var block strings.Builder

@@ -121,12 +121,14 @@ func withDeadline(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// withoutDeadline is for a stream: it also lifts the server's timeout for writing.
+// withoutDeadline is for a stream: it also lifts the server's timeout for writing, and asks nginx not to hold back
+// what is written.
 func withoutDeadline(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		if err := http.NewResponseController(c.Response()).SetWriteDeadline(time.Time{}); err != nil {
 			return fmt.Errorf("stream: %w", err)
 		}
+		c.Response().Header().Set("X-Accel-Buffering", "no")
 		return next(c)
 	}
 }
