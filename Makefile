@@ -139,7 +139,7 @@ browser:
 	@for program in $(CHROMIUM) chromium chromium-browser google-chrome; do if command -v "$$program" >/dev/null 2>&1 && command -v curl >/dev/null 2>&1; then exit 0; fi; done; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
 		echo "Installing Chromium for the dashboard's tests (once, about 100 MB to fetch) …"; \
-		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium curl >/dev/null; \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium fonts-liberation curl >/dev/null; \
 	else \
 		echo "The dashboard's tests need Chromium and curl: install them (on Debian: apt-get install chromium curl), or set CHROMIUM to its path." >&2; exit 1; \
 	fi
