@@ -37,8 +37,6 @@ const dimensions = [
   { id: "visit:device", name: "Device" },
   { id: "visit:browser", name: "Browser" },
   { id: "visit:os", name: "Operating system" },
-  { id: "visit:entry_page", name: "Entry page" },
-  { id: "visit:exit_page", name: "Exit page" },
 ];
 
 const isSimple = (condition: Condition): condition is [string, string, string[]] =>
@@ -117,7 +115,7 @@ export function withSuggestion([operator, dimension, values]: [string, string, s
 /** Values that the site's goals name. */
 export function suggestions(goals: Goal[], dimension: string): string[] {
   const property = dimension.startsWith("event:props:") ? dimension.slice("event:props:".length) : null;
-  const values = goals.map((goal) => (property !== null ? goal.custom_props[property] : dimension === "event:goal" ? (goal.scroll_threshold === null ? goal.display_name : null) : dimension === "event:name" ? goal.event_name : dimension === "event:page" || dimension === "visit:entry_page" ? goal.page_path : null));
+  const values = goals.map((goal) => (property !== null ? goal.custom_props[property] : dimension === "event:goal" ? (goal.scroll_threshold === null ? goal.display_name : null) : dimension === "event:name" ? goal.event_name : dimension === "event:page" ? goal.page_path : null));
   return [...new Set(values.filter((value): value is string => value != null && value !== ""))];
 }
 
