@@ -70,28 +70,40 @@ func handler[Q, A any](a *answering, atOnce int, answer func(context.Context, Q)
 			return
 		}
 		a.running.Go(func() {
-			defer func() { <-free }()
-			defer func() {
-				if fault := recover(); fault != nil {
-					a.log.Error("a question could not be answered", "event", "panic", "subject", r.Subject(), "fault", fmt.Sprint(fault), "stack", string(debug.Stack()))
-					a.refuse(r, &stream.Refusal{Code: stream.RefusedFailed, Sentence: "The evaluator failed by a fault of its program; its log tells more."})
-				}
-			}()
-			var question Q
-			if err := json.Unmarshal(r.Data(), &question); err != nil {
-				a.refuse(r, &stream.Refusal{Code: stream.RefusedInvalid, Sentence: "The question is not the expected JSON object."})
-				return
-			}
-			ctx, cancel := context.WithTimeout(a.ctx, stream.PreviewLimit)
-			defer cancel()
-			answered, err := answer(ctx, question)
-			if err == nil {
-				err = r.RespondJSON(answered)
-			}
-			if err != nil {
-				a.refuse(r, a.refusalOf(ctx, r.Subject(), err))
-			}
+			reply := work(a, r, answer)
+			<-free // before the reply: whoever has it may ask again at once
+			reply()
 		})
+	}
+}
+
+// work finds the answer, and returns how it is sent.
+func work[Q, A any](a *answering, r micro.Request, answer func(context.Context, Q) (A, error)) (reply func()) {
+	refuse := func(refusal *stream.Refusal) func() { return func() { a.refuse(r, refusal) } }
+	defer func() {
+		if fault := recover(); fault != nil {
+			a.log.Error("a question could not be answered", "event", "panic", "subject", r.Subject(), "fault", fmt.Sprint(fault), "stack", string(debug.Stack()))
+			reply = refuse(&stream.Refusal{Code: stream.RefusedFailed, Sentence: "The evaluator failed by a fault of its program; its log tells more."})
+		}
+	}()
+	var question Q
+	if err := json.Unmarshal(r.Data(), &question); err != nil {
+		return refuse(&stream.Refusal{Code: stream.RefusedInvalid, Sentence: "The question is not the expected JSON object."})
+	}
+	ctx, cancel := context.WithTimeout(a.ctx, stream.PreviewLimit)
+	defer cancel()
+	answered, err := answer(ctx, question)
+	var encoded []byte
+	if err == nil {
+		encoded, err = json.Marshal(answered)
+	}
+	if err != nil {
+		return refuse(a.refusalOf(ctx, r.Subject(), err))
+	}
+	return func() {
+		if err := r.Respond(encoded); err != nil {
+			a.refuse(r, a.refusalOf(a.ctx, r.Subject(), err))
+		}
 	}
 }
 
