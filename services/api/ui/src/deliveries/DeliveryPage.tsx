@@ -1,4 +1,4 @@
-import { Link, useParams } from "@tanstack/react-router";
+import { useParams } from "@tanstack/react-router";
 import { RotateCw, Terminal } from "lucide-react";
 import { useState } from "react";
 import { Disclosure, DisclosurePanel, Heading, Button as AriaButton } from "react-aria-components";
@@ -8,11 +8,13 @@ import { Refusal, sentenceOf } from "../api/refusal";
 import { useChanges } from "../api/useChanges";
 import { Badge } from "../controls/Badge";
 import { Button } from "../controls/Button";
+import { Code } from "../controls/Code";
 import { CopyButton } from "../controls/Copy";
 import { Dialog } from "../controls/Dialog";
-import { ButtonLink, Trail } from "../controls/Link";
+import { ButtonLink } from "../controls/Link";
 import { Empty, ErrorNotice, Loading } from "../controls/State";
 import { toast } from "../controls/Toasts";
+import { SiteTrail } from "../sites/SiteTrail";
 import { useNow, useSite } from "../sites/useSite";
 import { ago, clockSeconds, clockTime, fullTime, milliseconds, zoneName } from "../time";
 import { nameOf } from "../webhooks/health";
@@ -56,17 +58,7 @@ export function DeliveryPage() {
   const delivery = query.data;
   return (
     <div className="flex flex-col gap-6">
-      <Trail>
-        {[
-          <Link key="site" to="/sites/$site" params={{ site: site.domain }}>
-            {site.domain}
-          </Link>,
-          <Link key="webhook" to="/sites/$site/webhooks/$id" params={{ site: site.domain, id }}>
-            {webhook.data === undefined ? "Webhook" : nameOf(webhook.data)}
-          </Link>,
-          <span key="delivery">Delivery</span>,
-        ]}
-      </Trail>
+      <SiteTrail webhook={{ id, name: webhook.data === undefined ? "Webhook" : nameOf(webhook.data) }} here="Delivery" />
       <Header webhookID={id} delivery={delivery} />
       <Attempts delivery={delivery} />
       <section aria-labelledby="payload" className="flex flex-col gap-3">
@@ -260,15 +252,6 @@ function Details({ title, children }: { title: string; children: React.ReactNode
       </Heading>
       <DisclosurePanel className="flex flex-col gap-2 data-expanded:pt-2">{children}</DisclosurePanel>
     </Disclosure>
-  );
-}
-
-function Code({ label, text }: { label: string; text: string }) {
-  return (
-    // A box that scrolls must be reachable by the keyboard.
-    <pre tabIndex={0} aria-label={label} role="region" className="bg-sunken border-line max-h-96 overflow-auto rounded-lg border p-3 font-mono text-xs whitespace-pre-wrap break-words">
-      {text}
-    </pre>
   );
 }
 

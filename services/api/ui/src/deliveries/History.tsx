@@ -7,10 +7,8 @@ import {
   CalendarCell,
   CalendarGrid,
   Collection,
-  DateInput,
   DateRangePicker,
   type DateRangePickerProps,
-  DateSegment,
   Dialog,
   type DateValue,
   GridList,
@@ -28,6 +26,7 @@ import {
 import type { Delivery, DeliveryStatus, Webhook } from "../api/client";
 import { Badge } from "../controls/Badge";
 import { Button } from "../controls/Button";
+import { DateParts } from "../controls/DateParts";
 import { type Choice, Select } from "../controls/Field";
 import { Empty, ErrorNotice, Loading } from "../controls/State";
 import { useNow, useSite } from "../sites/useSite";
@@ -178,15 +177,11 @@ function DayRange({ value, onChange }: { value: Range; onChange: (range: Range) 
     <DateRangePicker value={value} onChange={onChange} maxValue={today(site.timezone)} className="flex flex-col gap-1.5">
       <Label className="text-[13px] font-medium">Days</Label>
       <Group className="border-edge bg-surface focus-within:outline-accent flex h-[38px] items-center gap-1 rounded-lg border pr-1 pl-3 focus-within:outline-2">
-        <DateInput slot="start" className="flex">
-          {(segment) => <DateSegment segment={segment} className="focus:bg-tint focus:text-accent data-placeholder:text-soft rounded px-0.5 tabular-nums outline-none" />}
-        </DateInput>
+        <DateParts slot="start" className="flex" />
         <span aria-hidden className="text-soft">
           –
         </span>
-        <DateInput slot="end" className="flex flex-1">
-          {(segment) => <DateSegment segment={segment} className="focus:bg-tint focus:text-accent data-placeholder:text-soft rounded px-0.5 tabular-nums outline-none" />}
-        </DateInput>
+        <DateParts slot="end" className="flex flex-1" />
         {value !== null && (
           <AriaButton slot={null} aria-label="Clear the days" onPress={() => onChange(null)} className="text-soft hover:text-ink cursor-pointer rounded p-1">
             <X size={14} aria-hidden />

@@ -1,9 +1,10 @@
 import { parseAbsolute, type ZonedDateTime } from "@internationalized/date";
 import { type ReactNode, useState } from "react";
-import { DateField, DateInput, DateSegment, Label, ProgressBar, Text } from "react-aria-components";
+import { DateField, Label, ProgressBar, Text } from "react-aria-components";
 
 import { $api, type Webhook } from "../api/client";
 import { Button } from "../controls/Button";
+import { DateParts } from "../controls/DateParts";
 import { Dialog } from "../controls/Dialog";
 import { Select } from "../controls/Field";
 import { ErrorNotice } from "../controls/State";
@@ -45,9 +46,7 @@ function RecoverForm({ webhook, onBegun, onClose }: { webhook: Webhook; onBegun:
       <Select label="What to send again" choices={kinds} value={kind} onChange={setKind} description={kinds.find(({ id }) => id === kind)?.detail} />
       <DateField value={since} onChange={setSince} granularity="minute" hideTimeZone className="flex flex-col gap-1.5">
         <Label className="text-[13px] font-medium">Since</Label>
-        <DateInput className="border-edge bg-surface focus-within:outline-accent flex rounded-lg border px-3 py-2 focus-within:outline-2">
-          {(segment) => <DateSegment segment={segment} className="focus:bg-tint focus:text-accent data-placeholder:text-soft rounded px-0.5 tabular-nums outline-none" />}
-        </DateInput>
+        <DateParts className="border-edge bg-surface focus-within:outline-accent flex rounded-lg border px-3 py-2 focus-within:outline-2" />
         <Text slot="description" className="text-soft text-xs">
           The time of the messages, in the site's zone ({zoneName(new Date(), site.timezone)}).
         </Text>

@@ -1,4 +1,4 @@
-import { Link, useParams } from "@tanstack/react-router";
+import { useParams } from "@tanstack/react-router";
 import { Pencil } from "lucide-react";
 import { useMemo, useState } from "react";
 
@@ -7,9 +7,10 @@ import { Refusal } from "../api/refusal";
 import { MetricChart } from "../chart/MetricChart";
 import { Badge } from "../controls/Badge";
 import { Select } from "../controls/Field";
-import { ButtonLink, Trail } from "../controls/Link";
+import { ButtonLink } from "../controls/Link";
 import { Empty, ErrorNotice, Loading } from "../controls/State";
 import { triggerTypes } from "../deliveries/words";
+import { SiteTrail } from "../sites/SiteTrail";
 import { useNow, useSite } from "../sites/useSite";
 import { ago, duration, fullTime, number, shortTime, withLocalTimes } from "../time";
 import { nameOf } from "../webhooks/health";
@@ -37,17 +38,7 @@ export function TriggerPage() {
   const status = triggerStatus(trigger);
   return (
     <div className="flex flex-col gap-6">
-      <Trail>
-        {[
-          <Link key="site" to="/sites/$site" params={{ site: site.domain }}>
-            {site.domain}
-          </Link>,
-          <Link key="webhook" {...toWebhook}>
-            {nameOf(webhook.data)}
-          </Link>,
-          <span key="trigger">{trigger.name}</span>,
-        ]}
-      </Trail>
+      <SiteTrail webhook={{ id, name: nameOf(webhook.data) }} here={trigger.name} />
       <header className="flex flex-wrap items-start justify-between gap-3">
         <div className="min-w-0">
           <div className="flex flex-wrap items-center gap-2.5">

@@ -1,5 +1,5 @@
 import { keepPreviousData, useQuery } from "@tanstack/react-query";
-import { Link, useBlocker, useNavigate } from "@tanstack/react-router";
+import { useBlocker, useNavigate } from "@tanstack/react-router";
 import { Plus, Trash2 } from "lucide-react";
 import { type FormEvent, type ReactNode, useState } from "react";
 import { Menu, MenuItem, MenuTrigger, Popover, Text } from "react-aria-components";
@@ -8,10 +8,11 @@ import { $api, api, type TriggerType, type Webhook } from "../api/client";
 import { byField, Refusal } from "../api/refusal";
 import { Button, IconButton } from "../controls/Button";
 import { NumberField, Switch, TextField } from "../controls/Field";
-import { ButtonLink, Trail } from "../controls/Link";
+import { ButtonLink } from "../controls/Link";
 import { ErrorNotice, Loading } from "../controls/State";
 import { toast } from "../controls/Toasts";
 import { triggerTypes } from "../deliveries/words";
+import { SiteTrail } from "../sites/SiteTrail";
 import { useSite } from "../sites/useSite";
 import { DurationField } from "../triggers/DurationField";
 import { newDraft } from "../triggers/draft";
@@ -160,21 +161,7 @@ function Form({ title, webhook, initial, judge, save, saving, error, action }: F
 
   return (
     <form onSubmit={submit} className="flex flex-col gap-6" noValidate>
-      <Trail>
-        {[
-          <Link key="site" to="/sites/$site" params={{ site: site.domain }}>
-            {site.domain}
-          </Link>,
-          ...(webhook === undefined
-            ? []
-            : [
-                <Link key="webhook" to="/sites/$site/webhooks/$id" params={{ site: site.domain, id: webhook.id }}>
-                  {nameOf(webhook)}
-                </Link>,
-              ]),
-          <span key="form">{webhook === undefined ? "New webhook" : "Edit"}</span>,
-        ]}
-      </Trail>
+      <SiteTrail webhook={webhook === undefined ? undefined : { id: webhook.id, name: nameOf(webhook) }} here={webhook === undefined ? "New webhook" : "Edit"} />
       <h1 className="text-xl font-semibold break-words">{title}</h1>
 
       <Part title="Where to">

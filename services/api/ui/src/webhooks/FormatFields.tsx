@@ -2,6 +2,7 @@ import { keepPreviousData, useQuery } from "@tanstack/react-query";
 
 import { api, type TriggerType } from "../api/client";
 import { Refusal } from "../api/refusal";
+import { Code } from "../controls/Code";
 import { Select, TextField } from "../controls/Field";
 import { ErrorNotice } from "../controls/State";
 import { useSite } from "../sites/useSite";
@@ -62,13 +63,11 @@ export function FormatFields({ settings, onChange, errorAt }: FormatFieldsProps)
         )}
       </div>
       <div className="flex min-w-0 flex-col gap-1.5">
-        <p className="text-[13px] font-medium" id="example">
+        <p className="text-[13px] font-medium">
           Example of a message
         </p>
         {example.isError && refused === null && <ErrorNotice error={example.error} onRetry={() => example.refetch()} />}
-        <pre tabIndex={0} aria-labelledby="example" role="region" className="bg-sunken border-line h-64 overflow-auto rounded-lg border p-3 font-mono text-xs break-words whitespace-pre-wrap">
-          {refused !== null ? refused.message : example.data === undefined ? "…" : JSON.stringify(example.data?.body, null, 2)}
-        </pre>
+        <Code label="Example of a message" height="h-64" text={refused !== null ? refused.message : example.data === undefined ? "…" : JSON.stringify(example.data?.body, null, 2)} />
       </div>
     </div>
   );

@@ -4,11 +4,12 @@ import { LifeBuoy, Pencil, Plus } from "lucide-react";
 import { type Trigger, type TriggerStatus, type Webhook } from "../api/client";
 import { Refusal } from "../api/refusal";
 import { Badge, type Tone } from "../controls/Badge";
-import { ButtonLink, Trail } from "../controls/Link";
+import { ButtonLink } from "../controls/Link";
 import { Empty, ErrorNotice, Loading } from "../controls/State";
 import { History } from "../deliveries/History";
 import { RecoverButton } from "../deliveries/Recover";
 import { triggerTypes } from "../deliveries/words";
+import { SiteTrail } from "../sites/SiteTrail";
 import { useNow, useSite } from "../sites/useSite";
 import { ago, duration, withLocalTimes } from "../time";
 import { EnabledSwitch, TestButton, WebhookMenu } from "./actions";
@@ -17,7 +18,6 @@ import { useWebhook } from "./useWebhook";
 
 /** One webhook: how it does, what it waits for, and what it sent. */
 export function WebhookPage() {
-  const site = useSite();
   const query = useWebhook();
   if (query.isPending) return <Loading label="Loading the webhook" rows={5} />;
   if (query.data === undefined) {
@@ -27,14 +27,7 @@ export function WebhookPage() {
   const webhook = query.data;
   return (
     <div className="flex flex-col gap-6">
-      <Trail>
-        {[
-          <Link key="site" to="/sites/$site" params={{ site: site.domain }}>
-            {site.domain}
-          </Link>,
-          <span key="webhook">{nameOf(webhook)}</span>,
-        ]}
-      </Trail>
+      <SiteTrail here={nameOf(webhook)} />
       <Header webhook={webhook} />
       <Triggers webhook={webhook} />
       <History webhook={webhook} />
