@@ -21,15 +21,16 @@ type Filters struct {
 // Filter is a condition on an event: one of the two forms.
 type Filter struct {
 	// A comparison of a dimension with values, of which one must fit.
-	Operator      string // is, contains, matches, matches_wildcard: the negations are Not
+	Operator      string // is, contains, matches, matches_wildcard: the negations are Not; of scrollDepth: at_least
 	Dimension     string // as in the Stats API: event:page, visit:country, event:props:plan
 	Values        []string
 	CaseSensitive bool
 	Not           bool // also of the second form
 
 	// A combination, where it is not empty.
-	Any bool // one of them must hold; otherwise all
-	Of  []Filter
+	Any  bool // one of them must hold; otherwise all
+	Done bool // of one: an event of the same visit must meet it, this one or another
+	Of   []Filter
 }
 
 // Empty tells whether every event passes.
@@ -78,15 +79,23 @@ const (
 	maxFilterValues = 100
 )
 
-// filterDimensions are those that an event itself knows, and goals, which WithGoals makes such of. Of the
-// Stats API's they leave out entry and exit pages, which events do not have, and the names of countries,
-// regions and cities, which Plausible's own filters do not use either.
+// filterDimensions are those of an event and its visit, and goals, which WithGoals makes such of. Of the
+// Stats API's they leave out the names of countries, regions and cities, which Plausible's own filters do
+// not use either.
 var filterDimensions = []string{
 	"event:page", "event:hostname", "event:name", goalDimension,
 	"visit:source", "visit:channel", "visit:referrer", "visit:utm_medium", "visit:utm_source", "visit:utm_campaign",
 	"visit:utm_content", "visit:utm_term", "visit:device", "visit:browser", "visit:browser_version", "visit:os",
-	"visit:os_version", "visit:country", "visit:region", "visit:city",
+	"visit:os_version", "visit:country", "visit:region", "visit:city", "visit:entry_page", "visit:exit_page",
 }
+
+// OfVisitAlone tells whether only the visit as a whole knows the dimension, and none of its events.
+func OfVisitAlone(dimension string) bool {
+	return dimension == "visit:entry_page" || dimension == "visit:exit_page"
+}
+
+// ScrollDepth is the dimension, in per cent, that WithGoals makes scroll goals of. Nobody can write it.
+const ScrollDepth = "event:scroll_depth"
 
 // ParseFilters reads a trigger's filters and reports every problem with fields that start at "filters".
 func ParseFilters(raw json.RawMessage) (Filters, []strict.Problem) {
@@ -134,10 +143,15 @@ func (f Filter) grammar() any {
 			word = "or"
 		}
 		var combined any = []any{word, inner}
-		if !f.Any && len(f.Of) == 1 { // of "not"
+		if !f.Any && len(f.Of) == 1 { // of "not" and "has_done"
 			combined = inner[0]
 		}
-		if f.Not {
+		switch {
+		case f.Done && f.Not:
+			return []any{"has_not_done", combined}
+		case f.Done:
+			return []any{"has_done", combined}
+		case f.Not:
 			return []any{"not", combined}
 		}
 		return combined
@@ -156,6 +170,7 @@ func (f Filter) grammar() any {
 // filterReader reads the grammar. Limited is what people write; what was made of goals may be larger.
 type filterReader struct {
 	limited  bool
+	done     bool // within "has_done"
 	problems []strict.Problem
 }
 
@@ -215,21 +230,34 @@ func (r *filterReader) filter(path string, raw json.RawMessage, depth int) (Filt
 		inner, ok := r.filter(path, parts[1], depth+1)
 		return Filter{Not: true, Of: []Filter{inner}}, ok
 	case "has_done", "has_not_done":
-		return refuse("%q is not available: it looks at what a visitor did before", operator)
+		switch {
+		case len(parts) != 2:
+			return refuse("%q needs one filter", operator)
+		case r.done:
+			return refuse("%q cannot stand within another one", operator)
+		}
+		r.done = true
+		inner, ok := r.filter(path, parts[1], depth+1)
+		r.done = false
+		return Filter{Not: operator == "has_not_done", Done: true, Of: []Filter{inner}}, ok
 	}
-	return readComparison(operator, parts, refuse)
+	return r.comparison(operator, parts, refuse)
 }
 
-func readComparison(operator string, parts []json.RawMessage, refuse func(string, ...any) (Filter, bool)) (Filter, bool) {
+func (r *filterReader) comparison(operator string, parts []json.RawMessage, refuse func(string, ...any) (Filter, bool)) (Filter, bool) {
 	f := Filter{Operator: strings.TrimSuffix(operator, "_not"), Not: strings.HasSuffix(operator, "_not"), CaseSensitive: true}
-	if !slices.Contains([]string{"is", "contains", "matches", "matches_wildcard"}, f.Operator) {
-		return refuse("the operator must be one of is, is_not, contains, contains_not, matches, matches_not, matches_wildcard, matches_wildcard_not, and, or, not")
+	made := !r.limited && f.Operator == "at_least"
+	if !made && !slices.Contains([]string{"is", "contains", "matches", "matches_wildcard"}, f.Operator) {
+		return refuse("the operator must be one of is, is_not, contains, contains_not, matches, matches_not, matches_wildcard, matches_wildcard_not, and, or, not, has_done, has_not_done")
 	}
 	if len(parts) < 3 || len(parts) > 4 {
 		return refuse("must have an operator, a dimension and a list of values")
 	}
-	if json.Unmarshal(parts[1], &f.Dimension) != nil || !knownDimension(f.Dimension) {
+	if json.Unmarshal(parts[1], &f.Dimension) != nil || !knownDimension(f.Dimension) && !made {
 		return refuse("the dimension must be one of %s, event:props:<name>", strings.Join(filterDimensions, ", "))
+	}
+	if r.done && OfVisitAlone(f.Dimension) {
+		return refuse("%s cannot stand within has_done, which is about an event: put it beside", f.Dimension)
 	}
 	if f.Dimension == goalDimension && f.Operator != "is" && f.Operator != "contains" {
 		return refuse("%s takes is, is_not, contains and contains_not, with the names of goals", goalDimension)

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestFiltersThatVisitsCannotHaveAreRefused(t *testing.T) {
+func TestFiltersThatAskTooMuchOfVisitsAreRefused(t *testing.T) {
 	const visits = `["is", "visit:country", ["EE"]]`
 	for _, c := range []struct {
 		typ             Type
@@ -18,14 +18,15 @@ func TestFiltersThatVisitsCannotHaveAreRefused(t *testing.T) {
 		{MetricThresholdType, `{"metric": "bounce_rate", "threshold": 70}`, `[` + visits + `]`, nil},
 		{MetricThresholdType, `{"metric": "visitors", "threshold": 70}`, `[["is", "event:page", ["/"]]]`, nil},
 		{MetricThresholdType, `{"metric": "visits", "threshold": 70}`, `[["is", "event:page", ["/"]]]`, nil},
-		{MetricThresholdType, `{"metric": "bounce_rate", "threshold": 70}`, `[["is", "event:page", ["/"]], ` + visits + `, ["is", "event:props:plan", ["x"]]]`, []string{
-			"filters[0]: cannot use event:page: bounce_rate is a matter of whole visits, whose filters can only use visit: dimensions",
-			"filters[2]: cannot use event:props:plan: bounce_rate is a matter of whole visits, whose filters can only use visit: dimensions"}},
-		{MetricChangeType, `{"metric": "visit_duration"}`, `[["not", ["or", [` + visits + `, ["contains", "event:name", ["a"]]]]]]`, []string{
-			"filters[0]: cannot use event:name: visit_duration is a matter of whole visits, whose filters can only use visit: dimensions"}},
-		{MetricChangeType, `{"metric": "views_per_visit"}`, `[["and", [` + visits + `]]]`, nil},
-		{NewSourceType, `{"dimension": "entry_page"}`, `[["is", "event:hostname", ["a"]]]`, []string{
-			"filters[0]: cannot use event:hostname: entry_page is a matter of whole visits, whose filters can only use visit: dimensions"}},
+		{MetricThresholdType, `{"metric": "bounce_rate", "threshold": 70}`, `[["is", "event:page", ["/"]], ` + visits + `, ["is", "event:props:plan", ["x"]], ["is", "visit:exit_page", ["/"]]]`, nil},
+		{MetricThresholdType, `{"metric": "bounce_rate", "threshold": 70}`, `[` + visits + `, ["or", [["is", "visit:exit_page", ["/"]], ["is", "event:page", ["/a"]]]]]`, []string{
+			"filters[1]: cannot use event:page and visit:exit_page in one filter: bounce_rate is a matter of whole visits; make it two filters"}},
+		{MetricChangeType, `{"metric": "visit_duration"}`, `[["not", ["and", [["has_done", ["is", "event:page", ["/"]]], ["or", [` + visits + `, ["contains", "event:name", ["a"]]]]]]]]`, []string{
+			"filters[0]: cannot use event:name and has_done in one filter: visit_duration is a matter of whole visits; make it two filters"}},
+		{MetricChangeType, `{"metric": "visitors"}`, `[["or", [["is", "visit:exit_page", ["/"]], ["is", "event:page", ["/a"]]]]]`, nil},
+		{MetricChangeType, `{"metric": "views_per_visit"}`, `[["and", [` + visits + `, ["is", "event:page", ["/"]]]]]`, nil},
+		{NewSourceType, `{"dimension": "entry_page"}`, `[["or", [["is", "event:hostname", ["a"]], ["has_not_done", ["is", "event:goal", ["A"]]]]]]`, []string{
+			"filters[0]: cannot use event:hostname and has_done in one filter: entry_page is a matter of whole visits; make it two filters"}},
 		{NewSourceType, `{}`, `[["is", "event:hostname", ["a"]]]`, nil},
 		{VisitorSpikeType, `{}`, `[["is", "event:page", ["/"]]]`, nil},
 		{PageviewMilestoneType, `{}`, `[["is", "event:page", ["/"]]]`, nil},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
@@ -24,8 +25,8 @@ type NamedGoal struct {
 func (f Filters) NameGoals() bool { return strings.Contains(f.canonical, `"`+goalDimension+`"`) }
 
 // WithGoals are the filters with what the site's goals count instead of their names. A name that no goal
-// has is a problem, and so is a scroll goal: how far a page was read stands in rows of its own, which
-// other metrics leave out.
+// has is a problem, and so is a scroll goal but for has_done: how far a page was read stands in rows of
+// its own, which are no events that a metric counts.
 func (f Filters) WithGoals(goals []NamedGoal) (Filters, []strict.Problem) {
 	if !f.NameGoals() {
 		return f, nil
@@ -34,7 +35,7 @@ func (f Filters) WithGoals(goals []NamedGoal) (Filters, []strict.Problem) {
 	list := f.List()
 	for i, one := range list {
 		var refused string
-		list[i], refused = one.withGoals(goals)
+		list[i], refused = one.withGoals(goals, false)
 		if refused != "" {
 			problems = append(problems, strict.Problem{Field: fmt.Sprintf("filters[%d]", i), Message: refused})
 		}
@@ -45,12 +46,12 @@ func (f Filters) WithGoals(goals []NamedGoal) (Filters, []strict.Problem) {
 	return filtersOf(list), nil
 }
 
-func (f Filter) withGoals(goals []NamedGoal) (Filter, string) {
+func (f Filter) withGoals(goals []NamedGoal, done bool) (Filter, string) {
 	if len(f.Of) > 0 {
 		inner := slices.Clone(f.Of)
 		for i, one := range inner {
 			var refused string
-			if inner[i], refused = one.withGoals(goals); refused != "" {
+			if inner[i], refused = one.withGoals(goals, done || f.Done); refused != "" {
 				return f, refused
 			}
 		}
@@ -67,8 +68,8 @@ func (f Filter) withGoals(goals []NamedGoal) (Filter, string) {
 			if !f.names(g.Name, value) {
 				continue
 			}
-			if g.Goal.Scroll() {
-				return f, fmt.Sprintf("cannot use the goal %q: it is about how far a page was read", g.Name)
+			if g.Goal.Scroll() && !done {
+				return f, fmt.Sprintf("cannot use the goal %q but with has_done: it is about how far a page was read", g.Name)
 			}
 			found = true
 			either.Of = append(either.Of, g.Goal.filter())
@@ -94,7 +95,7 @@ func (f Filter) names(name, value string) bool {
 	return name == value
 }
 
-// filter is the events that a goal without a scroll threshold counts.
+// filter is the events that a goal counts.
 func (g Goal) filter() Filter {
 	is := func(dimension, value string) Filter {
 		return Filter{Operator: "is", Dimension: dimension, Values: []string{value}, CaseSensitive: true}
@@ -107,7 +108,13 @@ func (g Goal) filter() Filter {
 		if strings.Contains(g.PagePath, "*") {
 			path.Operator = "matches_wildcard"
 		}
-		parts = append(parts, is("event:name", "pageview"), path)
+		if g.Scroll() {
+			depth := is(ScrollDepth, strconv.Itoa(*g.ScrollThreshold))
+			depth.Operator = "at_least"
+			parts = append(parts, is("event:name", "engagement"), path, depth)
+		} else {
+			parts = append(parts, is("event:name", "pageview"), path)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(g.CustomProps)) {
 		parts = append(parts, is("event:props:"+name, g.CustomProps[name]))

@@ -25,6 +25,7 @@ func TestFiltersTakeWhatGoalsCount(t *testing.T) {
 		purchase = `["and",[["is","event:name",["Purchase"]],["is","event:props:plan",["business"]],["is","event:props:seats",["5"]]]]`
 		pricing  = `["and",[["is","event:name",["pageview"]],["is","event:page",["/pricing"]]]]`
 		blog     = `["and",[["is","event:name",["pageview"]],["matches_wildcard","event:page",["/blog/*"]]]]`
+		read     = `["and",[["is","event:name",["engagement"]],["matches_wildcard","event:page",["/blog/*"]],["at_least","event:scroll_depth",["75"]]]]`
 		nothing  = `["is","event:name",[""]]`
 	)
 	for written, want := range map[string]string{
@@ -37,6 +38,8 @@ func TestFiltersTakeWhatGoalsCount(t *testing.T) {
 		`[["is","visit:country",["EE"]],["is","event:goal",["Signup"]]]`:              `[["is","visit:country",["EE"]],["or",[` + signup + `]]]`,
 		`[["or",[["not",["is","event:goal",["Signup"]]],["is","event:page",["/"]]]]]`: `[["or",[["not",["or",[` + signup + `]]],["is","event:page",["/"]]]]]`,
 		`[["is","event:name",["event:goal"]]]`:                                        `[["is","event:name",["event:goal"]]]`,
+		`[["has_done",["is","event:goal",["Read the blog"]]]]`:                        `[["has_done",["or",[` + read + `]]]]`,
+		`[["has_not_done",["is","event:goal",["Signup"]]]]`:                           `[["has_not_done",["or",[` + signup + `]]]]`,
 	} {
 		f, problems := ParseFilters(json.RawMessage(written))
 		require.Empty(t, problems, written)
@@ -57,8 +60,8 @@ func TestFiltersCannotNameWhatIsNotThere(t *testing.T) {
 		`[["is","event:goal",["signup"]],["is","event:goal",["Nothing"]]]`: {
 			{Field: "filters[0]", Message: `names the goal "signup", which the site does not have`}, {Field: "filters[1]", Message: `names the goal "Nothing", which the site does not have`},
 		},
-		`[["not",["is","event:goal",["Read the blog"]]]]`: {{Field: "filters[0]", Message: `cannot use the goal "Read the blog": it is about how far a page was read`}},
-		`[["contains","event:goal",["blog"]]]`:            {{Field: "filters[0]", Message: `cannot use the goal "Read the blog": it is about how far a page was read`}},
+		`[["not",["is","event:goal",["Read the blog"]]]]`: {{Field: "filters[0]", Message: `cannot use the goal "Read the blog" but with has_done: it is about how far a page was read`}},
+		`[["contains","event:goal",["blog"]]]`:            {{Field: "filters[0]", Message: `cannot use the goal "Read the blog" but with has_done: it is about how far a page was read`}},
 	} {
 		f, problems := ParseFilters(json.RawMessage(written))
 		require.Empty(t, problems, written)
@@ -89,7 +92,12 @@ func TestRatesHaveTheirOwnGoal(t *testing.T) {
 	for _, c := range []Config{&MetricThreshold{Metric: ConversionRate}, &MetricChange{Metric: ConversionRate}} {
 		require.Equal(t, "filters", CheckFilters(c, f)[0].Field)
 	}
-	require.NotEmpty(t, CheckFilters(&MetricThreshold{Metric: BounceRate}, f), "visits have no events")
-	require.Empty(t, CheckFilters(&MetricThreshold{Metric: Visitors}, f))
+	for _, metric := range []Metric{BounceRate, Visitors} {
+		require.Empty(t, CheckFilters(&MetricThreshold{Metric: metric}, f))
+	}
 	require.Empty(t, CheckFilters(&VisitorSpike{}, f))
+
+	f, problems = ParseFilters(json.RawMessage(`[["has_done",["is","event:goal",["Signup"]]]]`))
+	require.Empty(t, problems)
+	require.Empty(t, CheckFilters(&MetricThreshold{Metric: ConversionRate}, f), "another goal of the same visit")
 }

@@ -2,6 +2,7 @@ package trigger
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,6 +21,8 @@ func TestFiltersHaveACanonicalForm(t *testing.T) {
 		`[["and", [["is", "visit:os", ["Mac"]]]], ["or", [["is", "visit:os", ["Mac"]]]]]`:          `[["is","visit:os",["Mac"]],["or",[["is","visit:os",["Mac"]]]]]`,
 		`[["not", ["or", [["is", "visit:os", ["Mac"]], ["is_not", "event:hostname", ["a.ee"]]]]]]`: `[["not",["or",[["is","visit:os",["Mac"]],["is_not","event:hostname",["a.ee"]]]]]]`,
 		`[["not", ["not", ["is", "visit:os", [""]]]]]`:                                             `[["not",["not",["is","visit:os",[""]]]]]`,
+		`[["has_done", ["is", "event:goal", ["A"]]], ["is", "visit:exit_page", ["/"]]]`:            `[["has_done",["is","event:goal",["A"]]],["is","visit:exit_page",["/"]]]`,
+		`[["not", ["has_not_done", ["or", [["is", "visit:os", ["Mac"]]]]]]]`:                       `[["not",["has_not_done",["or",[["is","visit:os",["Mac"]]]]]]]`,
 	} {
 		filters, problems := ParseFilters(json.RawMessage(raw))
 		require.Empty(t, problems, raw)
@@ -39,7 +42,7 @@ func TestFiltersHaveACanonicalForm(t *testing.T) {
 }
 
 func TestFiltersAreRefused(t *testing.T) {
-	operators := "the operator must be one of is, is_not, contains, contains_not, matches, matches_not, matches_wildcard, matches_wildcard_not, and, or, not"
+	operators := "the operator must be one of is, is_not, contains, contains_not, matches, matches_not, matches_wildcard, matches_wildcard_not, and, or, not, has_done, has_not_done"
 	dimensions := "the dimension must be one of " + strings.Join(filterDimensions, ", ") + ", event:props:<name>"
 	values := "needs a list of 1 to 100 values"
 	texts := "the values must be texts of at most 2000 bytes"
@@ -56,26 +59,32 @@ func TestFiltersAreRefused(t *testing.T) {
 		`[["or", [], []]]`: `filters[0]: "or" needs one list of filters`,
 		`[["not", 1, 2]]`:  `filters[0]: "not" needs one filter`,
 		`[["not", 1]]`:     `filters[0]: must be a filter such as ["is", "visit:country", ["EE"]]`,
-		`[["and", [["not", ["or", [["not", ` + is + `]]]]]]]`:         `filters[0][0][0]: must be nested at most 4 levels deep`,
-		`[["has_done", ["is", "event:goal", ["A"]]]]`:                 `filters[0]: "has_done" is not available: it looks at what a visitor did before`,
-		`[["has_not_done", ["is", "event:goal", ["A"]]]]`:             `filters[0]: "has_not_done" is not available: it looks at what a visitor did before`,
-		`[["equals", "visit:os", ["Mac"]]]`:                           `filters[0]: ` + operators,
-		`[["is", "visit:os"]]`:                                        `filters[0]: must have an operator, a dimension and a list of values`,
-		`[["is", "visit:os", ["a"], {}, 1]]`:                          `filters[0]: must have an operator, a dimension and a list of values`,
-		`[["is", "event:goals", ["A"]]]`:                              `filters[0]: ` + dimensions,
-		`[["is", 5, ["A"]]]`:                                          `filters[0]: ` + dimensions,
-		`[["is", "event:props:", ["A"]]]`:                             `filters[0]: ` + dimensions,
-		`[["is", "event:props:a\u0000", ["A"]]]`:                      `filters[0]: ` + dimensions,
-		`[["is", "visit:os", []]]`:                                    `filters[0]: ` + values,
-		`[["is", "visit:os", "Mac"]]`:                                 `filters[0]: ` + values,
-		`[["is", "visit:os", ` + many(101, `"a"`) + `]]`:              `filters[0]: ` + values,
-		`[["is", "visit:os", [5]]]`:                                   `filters[0]: ` + texts,
-		`[["is", "visit:os", ["a\u0000"]]]`:                           `filters[0]: ` + texts,
-		`[["is", "visit:os", ["` + strings.Repeat("a", 2001) + `"]]]`: `filters[0]: ` + texts,
-		`[["matches", "visit:os", ["("]]]`:                            `filters[0]: "(" is not a regular expression`,
-		`[["is", "visit:os", ["a"], {"case_sensitive": 1}]]`:          `filters[0]: the modifiers can only be {"case_sensitive": true or false}`,
-		`[["is", "visit:os", ["a"], {"x": 1}]]`:                       `filters[0]: the modifiers can only be {"case_sensitive": true or false}`,
-		`[["is", "visit:os", []], ` + is + `, ["is", "x", 1]]`:        `filters[0]: ` + values + "\n" + `filters[2]: ` + dimensions,
+		`[["and", [["not", ["or", [["not", ` + is + `]]]]]]]`: `filters[0][0][0]: must be nested at most 4 levels deep`,
+		`[["has_done"]]`:                                               `filters[0]: must be a filter such as ["is", "visit:country", ["EE"]]`,
+		`[["has_done", ` + is + `, ` + is + `]]`:                       `filters[0]: "has_done" needs one filter`,
+		`[["has_not_done", []]]`:                                       `filters[0]: must be a filter such as ["is", "visit:country", ["EE"]]`,
+		`[["has_done", ["not", ["has_not_done", ` + is + `]]]]`:        `filters[0]: "has_not_done" cannot stand within another one`,
+		`[["has_done", ["or", [["is", "visit:entry_page", ["/"]]]]]]`:  `filters[0][0]: visit:entry_page cannot stand within has_done, which is about an event: put it beside`,
+		`[["has_done", ["and", [["not", ["has_done", ` + is + `]]]]]]`: `filters[0][0]: "has_done" cannot stand within another one`,
+		`[["at_least", "event:scroll_depth", ["5"]]]`:                  `filters[0]: ` + operators,
+		`[["is", "event:scroll_depth", ["5"]]]`:                        `filters[0]: ` + dimensions,
+		`[["equals", "visit:os", ["Mac"]]]`:                            `filters[0]: ` + operators,
+		`[["is", "visit:os"]]`:                                         `filters[0]: must have an operator, a dimension and a list of values`,
+		`[["is", "visit:os", ["a"], {}, 1]]`:                           `filters[0]: must have an operator, a dimension and a list of values`,
+		`[["is", "event:goals", ["A"]]]`:                               `filters[0]: ` + dimensions,
+		`[["is", 5, ["A"]]]`:                                           `filters[0]: ` + dimensions,
+		`[["is", "event:props:", ["A"]]]`:                              `filters[0]: ` + dimensions,
+		`[["is", "event:props:a\u0000", ["A"]]]`:                       `filters[0]: ` + dimensions,
+		`[["is", "visit:os", []]]`:                                     `filters[0]: ` + values,
+		`[["is", "visit:os", "Mac"]]`:                                  `filters[0]: ` + values,
+		`[["is", "visit:os", ` + many(101, `"a"`) + `]]`:               `filters[0]: ` + values,
+		`[["is", "visit:os", [5]]]`:                                    `filters[0]: ` + texts,
+		`[["is", "visit:os", ["a\u0000"]]]`:                            `filters[0]: ` + texts,
+		`[["is", "visit:os", ["` + strings.Repeat("a", 2001) + `"]]]`:  `filters[0]: ` + texts,
+		`[["matches", "visit:os", ["("]]]`:                             `filters[0]: "(" is not a regular expression`,
+		`[["is", "visit:os", ["a"], {"case_sensitive": 1}]]`:           `filters[0]: the modifiers can only be {"case_sensitive": true or false}`,
+		`[["is", "visit:os", ["a"], {"x": 1}]]`:                        `filters[0]: the modifiers can only be {"case_sensitive": true or false}`,
+		`[["is", "visit:os", []], ` + is + `, ["is", "x", 1]]`:         `filters[0]: ` + values + "\n" + `filters[2]: ` + dimensions,
 	} {
 		filters, problems := ParseFilters(json.RawMessage(raw))
 		var lines []string
@@ -87,17 +96,23 @@ func TestFiltersAreRefused(t *testing.T) {
 	}
 }
 
-func anyFilter(depth int) *rapid.Generator[any] {
+func anyFilter(depth int, done bool) *rapid.Generator[any] {
 	return rapid.Custom(func(t *rapid.T) any {
-		kind := rapid.IntRange(0, 4).Draw(t, "kind")
+		kind := rapid.IntRange(0, 5).Draw(t, "kind")
 		switch {
 		case depth > 0 && kind <= 1:
 			word := []string{"and", "or"}[kind]
-			return []any{word, rapid.SliceOfN(anyFilter(depth-1), 1, 3).Draw(t, word)}
+			return []any{word, rapid.SliceOfN(anyFilter(depth-1, done), 1, 3).Draw(t, word)}
 		case depth > 0 && kind == 2:
-			return []any{"not", anyFilter(depth-1).Draw(t, "not")}
+			return []any{"not", anyFilter(depth-1, done).Draw(t, "not")}
+		case depth > 0 && kind == 3 && !done:
+			return []any{rapid.SampledFrom([]string{"has_done", "has_not_done"}).Draw(t, "done"), anyFilter(depth-1, true).Draw(t, "what")}
 		}
-		dimension, operators := rapid.SampledFrom(append([]string{"event:props:<ü>"}, filterDimensions...)).Draw(t, "dimension"), []string{"is", "contains", "matches_wildcard"}
+		dimensions := append([]string{"event:props:<ü>"}, filterDimensions...)
+		if done {
+			dimensions = slices.DeleteFunc(dimensions, OfVisitAlone)
+		}
+		dimension, operators := rapid.SampledFrom(dimensions).Draw(t, "dimension"), []string{"is", "contains", "matches_wildcard"}
 		if dimension == goalDimension {
 			operators = operators[:2]
 		}
@@ -113,7 +128,7 @@ func anyFilter(depth int) *rapid.Generator[any] {
 
 func TestTheCanonicalFormIsReadAsTheSame(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		filters, problems := ParseFilters(json.RawMessage(mustJSON(rapid.SliceOfN(anyFilter(3), 0, 4).Draw(t, "filters"))))
+		filters, problems := ParseFilters(json.RawMessage(mustJSON(rapid.SliceOfN(anyFilter(3, false), 0, 4).Draw(t, "filters"))))
 		require.Empty(t, problems)
 		again, problems := ParseFilters(json.RawMessage(filters.String()))
 		require.Empty(t, problems)
@@ -123,6 +138,7 @@ func TestTheCanonicalFormIsReadAsTheSame(t *testing.T) {
 }
 
 func FuzzParseFilters(f *testing.F) {
+	f.Add(`[["has_not_done", ["or", [["is", "event:goal", ["A"]]]]], ["is", "visit:entry_page", ["/"]]]`)
 	f.Add(`[["not", ["or", [["is", "visit:os", ["Mac"]], ["matches", "event:page", ["^/a"], {"case_sensitive": false}]]]]]`)
 	f.Fuzz(func(t *testing.T, raw string) {
 		filters, problems := ParseFilters(json.RawMessage(raw))

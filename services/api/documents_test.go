@@ -111,17 +111,17 @@ func TestEveryProblemOfAWebhookIsNamed(t *testing.T) {
 			"triggers[0].bogus: is not a known field",
 			`triggers[1].config.goal: is required: {"goal_id": …}, {"event_name": …}, {"page_path": …} or {"page_path": …, "scroll_threshold": …}`},
 		with(`"triggers": [{"type": "visitor_spike", "filters": {}}, {"type": "visitor_spike", "filters": [["or", []], ["not", ["is", "event:goals", ["A"]]]]}, {"type": "metric_threshold",
-			"filters": [["is", "event:page", ["/"]]]}, {"type": "metric_threshold", "config": {"metric": "bounce_rate", "threshold": 70}, "filters": [["is", "event:page", ["/"]]]},
+			"filters": [["is", "event:page", ["/"]]]}, {"type": "metric_threshold", "config": {"metric": "bounce_rate", "threshold": 70}, "filters": [["or", [["is", "event:page", ["/"]], ["is", "visit:exit_page", ["/"]]]]]},
 			{"type": "future", "filters": [["has_done", []]]}]`): {
 			`triggers[0].filters: must be a list of filters such as ["is", "visit:country", ["EE"]]`,
 			`triggers[1].filters[0]: "or" needs at least one filter`,
 			"triggers[1].filters[1]: the dimension must be one of event:page, event:hostname, event:name, event:goal, visit:source, visit:channel, visit:referrer, " +
 				"visit:utm_medium, visit:utm_source, visit:utm_campaign, visit:utm_content, visit:utm_term, visit:device, visit:browser, visit:browser_version, " +
-				"visit:os, visit:os_version, visit:country, visit:region, visit:city, event:props:<name>",
+				"visit:os, visit:os_version, visit:country, visit:region, visit:city, visit:entry_page, visit:exit_page, event:props:<name>",
 			"triggers[2].config.threshold: is required",
-			"triggers[3].filters[0]: cannot use event:page: bounce_rate is a matter of whole visits, whose filters can only use visit: dimensions",
+			"triggers[3].filters[0]: cannot use event:page and visit:exit_page in one filter: bounce_rate is a matter of whole visits; make it two filters",
 			"triggers[4].type: must be one of goal_achieved, goal_silence, metric_change, metric_threshold, new_source, not_found_burst, pageview_milestone, tracking_silence, visitor_drop, visitor_spike",
-			`triggers[4].filters[0]: "has_done" is not available: it looks at what a visitor did before`},
+			`triggers[4].filters[0]: must be a filter such as ["is", "visit:country", ["EE"]]`},
 	} {
 		require.Equal(t, want, complaints(body, creating), body)
 	}

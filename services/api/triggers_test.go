@@ -196,7 +196,7 @@ func TestFiltersAreKept(t *testing.T) {
 	}
 
 	// Filters must also fit a config that comes later.
-	w.owner(200, "PATCH", path, `{"type": "metric_threshold", "config": {"threshold": 5}, "filters": [["is", "event:page", ["/"]]]}`)
+	w.owner(200, "PATCH", path, `{"type": "metric_threshold", "config": {"threshold": 5}, "filters": [["or", [["is", "event:page", ["/"]], ["has_done", ["is", "event:page", ["/a"]]]]]]}`)
 	a := w.owner(422, "PATCH", path, `{"config": {"metric": "bounce_rate"}}`)
 	require.Equal(t, "filters[0]", a.json(t, "errors").([]any)[0].(map[string]any)["field"])
 }

@@ -511,7 +511,7 @@ type Explanation struct {
 	Truncated bool `json:"truncated"`
 }
 
-// FiltersInput Conditions that all must hold, in the grammar of Plausible's Stats API v2: `["is", "visit:country", ["EE"]]`.
+// FiltersInput Conditions that all must hold, in the grammar of Plausible's Stats API v2: `["is", "visit:country", ["EE"]]`, `["has_done", ["is", "event:goal", ["Signup"]]]`.
 type FiltersInput = []interface{}
 
 // Format defines model for Format.
@@ -736,7 +736,7 @@ type TriggerCreate struct {
 	// Enabled Default true.
 	Enabled *bool `json:"enabled,omitempty"`
 
-	// Filters Conditions that all must hold, in the grammar of Plausible's Stats API v2: `["is", "visit:country", ["EE"]]`.
+	// Filters Conditions that all must hold, in the grammar of Plausible's Stats API v2: `["is", "visit:country", ["EE"]]`, `["has_done", ["is", "event:goal", ["Signup"]]]`.
 	Filters *FiltersInput `json:"filters,omitempty"`
 
 	// Name Default one that says what it waits for, which follows the config, also when it is sent back with another one.
@@ -758,7 +758,7 @@ type TriggerFields struct {
 	// Enabled Default true.
 	Enabled *bool `json:"enabled,omitempty"`
 
-	// Filters Conditions that all must hold, in the grammar of Plausible's Stats API v2: `["is", "visit:country", ["EE"]]`.
+	// Filters Conditions that all must hold, in the grammar of Plausible's Stats API v2: `["is", "visit:country", ["EE"]]`, `["has_done", ["is", "event:goal", ["Signup"]]]`.
 	Filters *FiltersInput `json:"filters,omitempty"`
 
 	// Name Default one that says what it waits for, which follows the config, also when it is sent back with another one.
@@ -822,7 +822,7 @@ type TriggerPreviewRequest struct {
 	Config          *ConfigInput `json:"config,omitempty"`
 	CooldownSeconds *int         `json:"cooldown_seconds,omitempty"`
 
-	// Filters Conditions that all must hold, in the grammar of Plausible's Stats API v2: `["is", "visit:country", ["EE"]]`.
+	// Filters Conditions that all must hold, in the grammar of Plausible's Stats API v2: `["is", "visit:country", ["EE"]]`, `["has_done", ["is", "event:goal", ["Signup"]]]`.
 	Filters *FiltersInput `json:"filters,omitempty"`
 
 	// FiringsPerMonth How many are wanted: then a value of the config is suggested.
@@ -851,7 +851,7 @@ type TriggerReplace struct {
 	// Enabled Default true.
 	Enabled *bool `json:"enabled,omitempty"`
 
-	// Filters Conditions that all must hold, in the grammar of Plausible's Stats API v2: `["is", "visit:country", ["EE"]]`.
+	// Filters Conditions that all must hold, in the grammar of Plausible's Stats API v2: `["is", "visit:country", ["EE"]]`, `["has_done", ["is", "event:goal", ["Signup"]]]`.
 	Filters *FiltersInput `json:"filters,omitempty"`
 
 	// ID In a webhook's list: the trigger that it replaces. Else ignored.

@@ -306,7 +306,7 @@ type DeliveryView struct {
 // Explanation defines model for Explanation.
 type Explanation = stream.Explanation
 
-// FiltersInput Conditions that all must hold, in the grammar of Plausible's Stats API v2: `["is", "visit:country", ["EE"]]`.
+// FiltersInput Conditions that all must hold, in the grammar of Plausible's Stats API v2: `["is", "visit:country", ["EE"]]`, `["has_done", ["is", "event:goal", ["Signup"]]]`.
 type FiltersInput = []interface{}
 
 // Format defines model for Format.
@@ -510,7 +510,7 @@ type TriggerFields struct {
 	// CooldownSeconds How long it is silent after it has fired; default 0.
 	CooldownSeconds *int `json:"cooldown_seconds,omitempty"`
 
-	// Filters Conditions that all must hold, in the grammar of Plausible's Stats API v2: `["is", "visit:country", ["EE"]]`.
+	// Filters Conditions that all must hold, in the grammar of Plausible's Stats API v2: `["is", "visit:country", ["EE"]]`, `["has_done", ["is", "event:goal", ["Signup"]]]`.
 	Filters *FiltersInput `json:"filters,omitempty"`
 
 	// NotifyResolved Whether the end of an episode is sent too; default false.

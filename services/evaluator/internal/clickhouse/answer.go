@@ -74,6 +74,7 @@ func (p *plan) put(f family, q Question, readFrom uint32, w window, wants uint8)
 	batch := &p.batches[f]
 	if *batch == nil {
 		*batch = newBatch(p.events, p.slot)
+		(*batch).visits = f == sessions || f == entryPages
 	}
 	return part{*batch, (*batch).add(q, readFrom, w, wants)}
 }
@@ -191,7 +192,7 @@ func withoutGoal(q Question) Question { q.Goal = nil; return q }
 
 // everybody is whom a conversion rate is of.
 func (e *Events) everybody(q Question) Question {
-	q.Filters = e.compile(q.Filters).everybody
+	q.Filters = e.compile(q.Filters, false).everybody
 	return withoutGoal(q)
 }
 

@@ -22,6 +22,7 @@ import (
 type batch struct {
 	events  *Events
 	slot    time.Time
+	visits  bool // it is of visits, not of events
 	goals   goalSet
 	filters filterSet
 
@@ -108,7 +109,7 @@ func newBatch(e *Events, slot time.Time) *batch {
 // add makes sure that the window is measured. Events from readFrom on are needed for it, the same for equal
 // windows of a batch.
 func (b *batch) add(q Question, readFrom uint32, w window, wants uint8) uint32 {
-	w.site, w.goal, w.filter = q.SiteID, b.goals.add(q.Goal), b.filters.add(b.events, q.Filters)
+	w.site, w.goal, w.filter = q.SiteID, b.goals.add(q.Goal), b.filters.add(b.events, q.Filters, b.visits)
 	no, known := b.windowNo[w]
 	if !known {
 		b.reads = append(b.reads, siteSpan{w.site, span{readFrom, w.to}})
@@ -179,6 +180,9 @@ func (b *batch) rows(r reading) string {
 	}
 	if b.filters.any() {
 		columns, conditions = append(columns, b.filters.columns()...), append(conditions, b.filters.condition())
+		if b.filters.asks() {
+			columns = append(columns, "session_id")
+		}
 	}
 	slices.Sort(columns)
 	r.columns, r.where = slices.Compact(columns), where
@@ -266,7 +270,7 @@ func (b *batch) ask(ctx context.Context, family, statement string, scan func(dri
 	if err != nil {
 		return err
 	}
-	return b.events.query(ctx, family, []*ext.Table{table}, statement, scan)
+	return b.events.query(ctx, family, []*ext.Table{table}, b.withVisits(statement), scan)
 }
 
 // fewSpans is how many spans of time a scan is bounded by: the statement must not grow with the

@@ -103,7 +103,7 @@ func (e *Events) probe(ctx context.Context, database string, queryTimeout time.D
 	if !e.has("events_v2", "timestamp", "name", "site_id", "user_id", "session_id", "pathname", "referrer_source", "country_code", "meta.key", "meta.value") {
 		return fmt.Errorf("the ClickHouse database %q of PLAUSIBLE_CLICKHOUSE_URL is not Plausible's (v2.0 or later), or its user may not read it: events_v2 is missing or lacks columns", database)
 	}
-	e.sessions = e.has("sessions_v2", "timestamp", "start", "sign", "site_id", "user_id", "session_id", "is_bounce", "duration", "pageviews", "entry_page")
+	e.sessions = e.has("sessions_v2", "timestamp", "start", "sign", "site_id", "user_id", "session_id", "is_bounce", "duration", "pageviews", "entry_page", "exit_page")
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/devstack/devstacktest"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/devstack/plausible"
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 )
 
@@ -443,10 +445,97 @@ func TestFilters(t *testing.T) {
 	}
 }
 
+// Three visits: one that began before the window, one that left by another page than it first seemed, and one
+// whose own rows are not there yet.
+func TestFiltersAskOfVisits(t *testing.T) {
+	b := newBench(t)
+	visit := func(id uint64, startedBefore, duration int, pages int32, entry, exit string) plausible.Session {
+		s := state(id, startedBefore, duration, pages)
+		s.EntryPage, s.ExitPage = entry, exit
+		return s
+	}
+	b.insert(
+		at(400, 1, "/"), at(100, 1, "/pricing"), scrolled(80, at(60, 1, "/pricing")), named("Signup", at(50, 1, "/checkout")),
+		at(90, 2, "/pricing"), at(80, 2, "/about"),
+		at(70, 3, "/"), named("Late", at(0, 3, "/")),
+	)
+	b.insertSessions(visit(10, 400, 0, 1, "/", "/"), visit(20, 90, 0, 1, "/pricing", "/pricing"))
+	b.insertSessions( // apart: of one insertion, ClickHouse keeps only what is left
+		takenBack(visit(10, 400, 0, 1, "/", "/")), visit(10, 400, 350, 2, "/", "/pricing"),
+		takenBack(visit(20, 90, 0, 1, "/pricing", "/pricing")), visit(20, 90, 10, 2, "/pricing", "/about"),
+	)
+	goals := []trigger.NamedGoal{
+		{Name: "Signup", Goal: trigger.Goal{EventName: "Signup"}},
+		{Name: "Read", Goal: trigger.Goal{PagePath: "/*", ScrollThreshold: depthOfPage(80)}},
+		{Name: "Read all", Goal: trigger.Goal{PagePath: "/*", ScrollThreshold: depthOfPage(81)}},
+	}
+	cases := []struct {
+		filters string
+		who     []uint64
+	}{
+		{`[["has_done",["is","event:goal",["Signup"]]]]`, []uint64{1}},
+		{`[["has_not_done",["is","event:goal",["Signup"]]]]`, []uint64{2, 3}},
+		{`[["has_done",["is","event:page",["/"]]]]`, []uint64{1, 3}},
+		{`[["has_done",["is","event:page",["/pricing"]]],["has_done",["is","event:page",["/about"]]]]`, []uint64{2}},
+		{`[["has_done",["and",[["is","event:page",["/pricing"]],["is","event:page",["/about"]]]]]]`, nil},
+		{`[["has_done",["is","event:name",["Late"]]]]`, nil},
+		{`[["has_done",["is","event:name",["engagement"]]]]`, nil},
+		{`[["has_done",["is","event:goal",["Read"]]]]`, []uint64{1}},
+		{`[["has_done",["is","event:goal",["Read all"]]]]`, nil},
+		{`[["has_done",["not",["is","event:page",["/pricing","/about"]]]]]`, []uint64{1, 3}},
+		{`[["or",[["has_done",["is","event:page",["/about"]]],["is","event:name",["Signup"]]]]]`, []uint64{1, 2}},
+		{`[["is","visit:entry_page",["/"]]]`, []uint64{1}},
+		{`[["is_not","visit:entry_page",["/"]]]`, []uint64{2, 3}},
+		{`[["is","visit:exit_page",["/pricing"]]]`, []uint64{1}},
+		{`[["matches_wildcard","visit:exit_page",["/a*"]],["is","event:page",["/pricing"]]]`, []uint64{2}},
+		{`[["contains","visit:entry_page",["PRI"],{"case_sensitive":false}],["has_done",["is","event:page",["/about"]]]]`, []uint64{2}},
+		{`[["not",["or",[["is","visit:entry_page",["/"]],["is","visit:exit_page",["/about"]]]]]]`, []uint64{3}},
+	}
+	var questions []Question
+	for _, c := range cases {
+		q := numberOf(trigger.Visitors, before(300, 0))
+		var problems []strict.Problem
+		q.Filters, problems = filters(t, c.filters).WithGoals(goals)
+		require.Empty(t, problems)
+		questions = append(questions, q)
+	}
+	earlier := questions[0]
+	earlier.Window = before(300, 51)
+	b.queries.Store(0)
+	got := b.answer(append(questions, earlier)...)
+	assert.Equal(t, int64(1), b.queries.Load(), "all in one")
+	assert.Zero(t, got[len(cases)].Value, "not done yet")
+	for i, c := range cases {
+		assert.Equal(t, float64(len(c.who)), got[i].Value, c.filters)
+		var who []uint64
+		arrivals, err := b.Arrivals(t.Context(), questions[i], noon.Add(-300*time.Second), noon, time.Hour, time.Time{})
+		require.NoError(t, err)
+		for _, a := range arrivals {
+			who = append(who, a.Visitor)
+		}
+		slices.Sort(who)
+		assert.Equal(t, c.who, who, c.filters)
+	}
+
+	ofVisits := func(m trigger.Metric, text string) trigger.Answer {
+		q := numberOf(m, before(300, 0))
+		var problems []strict.Problem
+		q.Filters, problems = filters(t, text).WithGoals(goals)
+		require.Empty(t, problems)
+		return b.answer(q)[0]
+	}
+	assert.Equal(t, trigger.Answer{Value: 2, Volume: 2}, ofVisits(trigger.ViewsPerVisit, `[]`))
+	assert.Equal(t, trigger.Answer{Value: 350, Volume: 1}, ofVisits(trigger.VisitDuration, `[["is","event:goal",["Signup"]]]`))
+	assert.Equal(t, trigger.Answer{}, ofVisits(trigger.VisitDuration, `[["is","event:page",["/"]]]`), "in the window")
+	assert.Equal(t, trigger.Answer{Value: 350, Volume: 1}, ofVisits(trigger.VisitDuration, `[["has_done",["is","event:page",["/"]]]]`), "before it")
+	assert.Equal(t, trigger.Answer{Value: 10, Volume: 1}, ofVisits(trigger.VisitDuration, `[["is","event:page",["/pricing"]],["is","visit:exit_page",["/about"]]]`))
+	assert.Equal(t, trigger.Answer{Value: 0, Volume: 2}, ofVisits(trigger.BounceRate, `[["is","event:page",["/pricing"]]]`), "of the one that entered there")
+}
+
 // The text of a statement may depend on how filters look, not on what they look for.
 func TestFiltersThatDifferInValuesShareTheirShape(t *testing.T) {
 	b := newBench(t)
-	shape := func(text string) string { return b.compile(filters(t, text)).shape }
+	shape := func(text string) string { return b.compile(filters(t, text), false).text() }
 	assert.Equal(t, shape(`[["is","event:props:plan",["a"]],["is","visit:country",["EE"]]]`), shape(`[["is","event:props:x",["b","(none)"]],["is","visit:country",["DE","FI"]]]`))
 	assert.Equal(t, shape(`[["matches","event:page",["a"]]]`), shape(`[["matches_wildcard","event:page",["/b*"],{"case_sensitive":false}]]`))
 	assert.NotEqual(t, shape(`[["is","visit:country",["EE"]]]`), shape(`[["is","visit:region",["EE"]]]`))

@@ -78,11 +78,7 @@ func (s *goalSet) condition(e *Events) (columns, conditions []string) {
 			anyPath, exactPath, prefixPath))
 	}
 	if s.scrolls() {
-		depth := "toUInt8(255)" // what a row without the measurement has
-		if e.has("events_v2", "scroll_depth") {
-			depth = "scroll_depth"
-		}
-		columns = append(columns, depth+" AS scrolled")
+		columns = append(columns, e.scrollDepth()+" AS scrolled")
 		conditions = append(conditions, "(w.scroll > 100 OR (e.scrolled <= 100 AND e.scrolled >= w.scroll))")
 	}
 	if s.properties() {
@@ -90,6 +86,14 @@ func (s *goalSet) condition(e *Events) (columns, conditions []string) {
 		conditions = append(conditions, "arrayAll((k, v) -> has(e.prop_keys, k) AND e.prop_values[indexOf(e.prop_keys, k)] = v, w.keys, w.texts)")
 	}
 	return columns, conditions
+}
+
+// scrollDepth is the column of how far was read, or what rows without the measurement have.
+func (e *Events) scrollDepth() string {
+	if e.has("events_v2", "scroll_depth") {
+		return "scroll_depth"
+	}
+	return "toUInt8(255)"
 }
 
 func (s *goalSet) paths() bool {

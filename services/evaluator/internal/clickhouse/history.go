@@ -24,7 +24,8 @@ func (g Grid) Last() time.Time { return g.First.Add(time.Duration(g.Slots-1) * g
 
 // Sliding answers a question for a number of visitors, visits or their conversions at every slot of a grid,
 // with one query, or two for a rate: over windows of a length that end so long before each slot.
-// Events before statsFrom do not count.
+// Events before statsFrom do not count. What filters ask of a visit, such as has_done, is looked up as it is
+// at the grid's end: who did it later has done it.
 //
 // Nobody is looked for in each window. Of a visitor, only the last event before a window's end matters, so
 // between an event and the visitor's next one, or the event's end of counting, whichever is first, all

@@ -98,13 +98,18 @@ func (e *Events) askRankings(ctx context.Context, b *batch) error {
 		GROUP BY no, value`, value, ofPage, b.rows(read)))
 }
 
-// askEntryPages ranks the first pages of the visits that started in the window. A visit's entry page
-// is set once, so its earlier states do no harm.
+// askEntryPages ranks the first pages of the visits that started in the window. Of their states, those
+// that were taken back cancel out: a filter may have let only them through.
 func (e *Events) askEntryPages(ctx context.Context, b *batch) error {
-	read := b.visitsOf("user_id", "entry_page")
+	read := b.visitsOf("user_id", "session_id", "sign", "entry_page")
 	read.within = "e.started >= w.from_time AND e.started < w.to_time"
 	return b.rank(ctx, fmt.Sprintf(`
-		SELECT w.no AS no, e.entry_page AS value, uniq(e.user_id) AS n%s
+		SELECT w.no AS no, w.page AS value, uniq(w.visitor) AS n
+		FROM (
+			SELECT w.no AS no, e.entry_page AS page, e.user_id AS visitor, e.session_id AS visit, any(w.least) AS least%s
+			GROUP BY no, page, visitor, visit
+			HAVING sum(e.sign) > 0
+		) AS w
 		GROUP BY no, value`, b.rows(read)))
 }
 

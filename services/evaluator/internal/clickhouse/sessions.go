@@ -10,7 +10,7 @@ import (
 )
 
 // visits is the sums over a window's visits.
-type visits struct{ visits, bounces, duration, pageviews int64 }
+type visits struct{ visits, entered, bounces, duration, pageviews int64 }
 
 // answer has the dashboard's formulas. Where rows of a visit are not all visible yet, sums may be
 // negative for a moment.
@@ -22,7 +22,9 @@ func (v visits) answer(metric trigger.Metric) trigger.Answer {
 	a := trigger.Answer{Volume: max(v.visits, 0)}
 	switch metric {
 	case trigger.BounceRate:
-		a.Value = max(rounded(per(v.bounces)*100, 0), 0)
+		if v.entered != 0 {
+			a.Value = max(rounded(float64(v.bounces)/float64(v.entered)*100, 0), 0)
+		}
 	case trigger.VisitDuration:
 		a.Value = rounded(per(v.duration), 0)
 	case trigger.ViewsPerVisit:
@@ -54,13 +56,14 @@ func (b *batch) visitsOf(columns ...string) reading {
 }
 
 func (e *Events) askSessions(ctx context.Context, b *batch) error {
+	entered := b.filters.pick(func(c *compiled) string { return c.enters }, "1")
 	statement := fmt.Sprintf(`
-		SELECT w.no AS no, sum(e.sign), sum(e.sign * e.is_bounce), sum(e.sign * toInt64(e.duration)), sum(e.sign * toInt64(e.pageviews))%s
-		GROUP BY no`, b.rows(b.visitsOf("sign", "is_bounce", "duration", "pageviews")))
+		SELECT w.no AS no, sum(e.sign), sumIf(e.sign, %[1]s), sumIf(e.sign * e.is_bounce, %[1]s), sum(e.sign * toInt64(e.duration)), sum(e.sign * toInt64(e.pageviews))%[2]s
+		GROUP BY no`, entered, b.rows(b.visitsOf("sign", "is_bounce", "duration", "pageviews")))
 	return b.ask(ctx, "sessions", statement, func(rows driver.Rows) error {
 		var no uint32
 		var v visits
-		if err := rows.Scan(&no, &v.visits, &v.bounces, &v.duration, &v.pageviews); err != nil {
+		if err := rows.Scan(&no, &v.visits, &v.entered, &v.bounces, &v.duration, &v.pageviews); err != nil {
 			return err
 		}
 		b.results[no].visits = v

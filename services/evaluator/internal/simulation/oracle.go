@@ -18,18 +18,33 @@ import (
 type Oracle struct {
 	events   map[int64][]*Row        // of each site, in order of time
 	sessions map[int64][]*SessionRow // of each site, in order of start
+	visits   map[uint64]*visit
+}
+
+// visit is all rows of one.
+type visit struct {
+	events []*Row
+	states []*SessionRow
 }
 
 // NewOracle knows the traffic's rows, which must not change.
 func NewOracle(t Traffic) *Oracle {
-	o := &Oracle{events: map[int64][]*Row{}, sessions: map[int64][]*SessionRow{}}
+	o := &Oracle{events: map[int64][]*Row{}, sessions: map[int64][]*SessionRow{}, visits: map[uint64]*visit{}}
+	of := func(id uint64) *visit {
+		if o.visits[id] == nil {
+			o.visits[id] = &visit{}
+		}
+		return o.visits[id]
+	}
 	for i := range t.Events {
 		r := &t.Events[i]
 		o.events[int64(r.SiteID)] = append(o.events[int64(r.SiteID)], r)
+		of(r.SessionID).events = append(of(r.SessionID).events, r)
 	}
 	for i := range t.Sessions {
 		r := &t.Sessions[i]
 		o.sessions[int64(r.SiteID)] = append(o.sessions[int64(r.SiteID)], r)
+		of(r.SessionID).states = append(of(r.SessionID).states, r)
 	}
 	for _, rows := range o.events {
 		slices.SortStableFunc(rows, func(a, b *Row) int { return a.Timestamp.Compare(b.Timestamp) })
@@ -50,8 +65,9 @@ func NewOracle(t Traffic) *Oracle {
 //   - AskBuckets without a goal counts only pageviews if they are the metric.
 //   - The entry pages of a window are those of the visits that began in it.
 //   - AskLast takes the newest matching row, for a scroll goal too.
-//   - A metric of visits is that of the visits which are active in the window and meet the filters; with
-//     a goal, or filters of what visits do not know, of those which have an event in it that meets all.
+//   - A metric of visits is that of the visits which are active in the window and meet the filters; those
+//     of what only events know, by one event in it that meets them all.
+//   - A visit has done what it did up to the window's end, also before the window.
 func (o *Oracle) Answer(siteID int64, q trigger.Question, interval time.Duration, visibleAt time.Time) trigger.Answer {
 	a := asked{
 		Question: q, filters: q.Filters.List(), site: siteID, oracle: o,
@@ -84,6 +100,7 @@ type asked struct {
 	oracle   *Oracle
 	visible  func(time.Time) bool
 	patterns map[string]*regexp.Regexp
+	state    *plausible.Session // a visit that is looked at; nil: an event is
 }
 
 // set holds what is counted once.
@@ -176,14 +193,17 @@ func rounded(dividend, divisor int64, factor float64, decimals int) float64 {
 // active are the rows of the window's visits, as Plausible selects them: their latest event is not
 // before the window, and they began before its end, at most a week before its start.
 func (a *asked) active(w trigger.Window) (rows []*plausible.Session) {
-	var having set
-	onlyVisits := !slices.ContainsFunc(a.Filters.Dimensions(), func(d string) bool { return strings.HasPrefix(d, "event:") })
-	if !onlyVisits || a.Goal != nil {
-		having = set{}
-		for _, e := range a.matching(w, a.Goal, a.filters) {
-			having[e.SessionID] = true
+	var ofEvents []trigger.Filter
+	for _, f := range a.filters {
+		if aboutEvents(f) {
+			ofEvents = append(ofEvents, f)
 		}
 	}
+	having := set{}
+	for _, e := range a.matching(w, a.Goal, ofEvents) {
+		having[e.SessionID] = true
+	}
+	ofVisits := slices.DeleteFunc(slices.Clone(a.filters), aboutEvents)
 	all := a.oracle.sessions[a.site]
 	earliest := w.From.AddDate(0, 0, -7)
 	first, _ := slices.BinarySearchFunc(all, earliest, func(r *SessionRow, from time.Time) int { return r.Start.Compare(from) })
@@ -191,15 +211,21 @@ func (a *asked) active(w trigger.Window) (rows []*plausible.Session) {
 		if !r.Start.Before(w.To) {
 			break
 		}
-		meets := having[r.SessionID]
-		if having == nil {
-			meets = a.all(ofVisit(&r.Session), a.filters)
+		if len(ofEvents) > 0 && !having[r.SessionID] || !a.visible(r.VisibleAt) || r.Timestamp.Before(w.From) {
+			continue
 		}
-		if meets && a.visible(r.VisibleAt) && !r.Timestamp.Before(w.From) {
+		a.state = &r.Session
+		if a.all(ofVisit(&r.Session), ofVisits) {
 			rows = append(rows, &r.Session)
 		}
+		a.state = nil
 	}
 	return rows
+}
+
+// aboutEvents tells whether a filter looks at what visits do not know.
+func aboutEvents(f trigger.Filter) bool {
+	return !f.Done && (strings.HasPrefix(f.Dimension, "event:") || slices.ContainsFunc(f.Of, aboutEvents))
 }
 
 func (a *asked) ofVisits() trigger.Answer {
@@ -288,8 +314,12 @@ func (a *asked) ranking() trigger.Answer {
 		counts[value]++
 	}
 	if a.By == trigger.ByEntryPage {
-		for _, s := range a.active(a.Window) {
-			if !s.Start.Before(a.Window.From) {
+		rows, states := a.active(a.Window), map[uint64]int8{}
+		for _, s := range rows {
+			states[s.SessionID] += s.Sign // 0: the filters met but a state that was taken back
+		}
+		for _, s := range rows {
+			if !s.Start.Before(a.Window.From) && states[s.SessionID] > 0 {
 				add(s.EntryPage, s.UserID)
 			}
 		}
@@ -422,7 +452,15 @@ func (a *asked) all(e *plausible.Event, filters []trigger.Filter) bool {
 }
 
 func (a *asked) meets(e *plausible.Event, f trigger.Filter) bool {
-	if len(f.Of) == 0 {
+	switch {
+	case f.Done:
+		return a.done(e.SessionID, f.Of[0]) != f.Not
+	case f.Dimension == "visit:entry_page" || f.Dimension == "visit:exit_page":
+		return a.throughPage(e.SessionID, f)
+	case f.Dimension == "event:scroll_depth":
+		least, err := strconv.Atoi(f.Values[0])
+		return err == nil && e.ScrollDepth <= 100 && int(e.ScrollDepth) >= least
+	case len(f.Of) == 0:
 		value, present := valueOf(e, f.Dimension)
 		return a.compare(f, value, present)
 	}
@@ -431,6 +469,42 @@ func (a *asked) meets(e *plausible.Event, f trigger.Filter) bool {
 		met = slices.ContainsFunc(f.Of, func(one trigger.Filter) bool { return a.meets(e, one) })
 	}
 	return met != f.Not
+}
+
+// done tells whether a visit has an event that meets a filter. Reading is one only for who looks at it.
+func (a *asked) done(id uint64, f trigger.Filter) bool {
+	v := a.oracle.visits[id]
+	return v != nil && slices.ContainsFunc(v.events, func(r *Row) bool {
+		return a.visible(r.VisibleAt) && r.Timestamp.Before(a.Window.To) && (r.Name != "engagement" || ofReading(f)) && a.meets(&r.Event, f)
+	})
+}
+
+func ofReading(f trigger.Filter) bool {
+	return f.Dimension == "event:scroll_depth" || slices.ContainsFunc(f.Of, ofReading)
+}
+
+// throughPage tells whether a visit came, or went as far as is known, through a page. One whose own rows are
+// not to be seen did neither.
+func (a *asked) throughPage(id uint64, f trigger.Filter) bool {
+	page := func(s *plausible.Session) string {
+		if f.Dimension == "visit:entry_page" {
+			return s.EntryPage
+		}
+		return s.ExitPage
+	}
+	if a.state != nil {
+		return a.compare(f, page(a.state), true)
+	}
+	var newest *plausible.Session
+	for _, r := range a.oracle.visits[id].states {
+		if a.visible(r.VisibleAt) && r.Sign > 0 && (newest == nil || r.Events > newest.Events) {
+			newest = &r.Session
+		}
+	}
+	if newest == nil {
+		return f.Not
+	}
+	return a.compare(f, page(newest), true)
 }
 
 // compare tells whether a value meets a comparison. Only "is" knows the labels: an empty value has no
@@ -530,7 +604,7 @@ func valueOf(e *plausible.Event, dimension string) (value string, present bool) 
 // ofVisit is what a visit has in common with its events.
 func ofVisit(s *plausible.Session) *plausible.Event {
 	return &plausible.Event{
-		ReferrerSource: s.ReferrerSource, Referrer: s.Referrer, CountryCode: s.CountryCode, Region: s.Region, CityGeonameID: s.CityGeonameID,
+		SessionID: s.SessionID, ReferrerSource: s.ReferrerSource, Referrer: s.Referrer, CountryCode: s.CountryCode, Region: s.Region, CityGeonameID: s.CityGeonameID,
 		ScreenSize: s.ScreenSize, OS: s.OS, OSVersion: s.OSVersion, Browser: s.Browser, BrowserVersion: s.BrowserVersion,
 		UTMMedium: s.UTMMedium, UTMSource: s.UTMSource, UTMCampaign: s.UTMCampaign, UTMContent: s.UTMContent, UTMTerm: s.UTMTerm,
 	}

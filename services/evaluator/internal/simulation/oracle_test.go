@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/devstack/plausible"
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 )
 
@@ -279,7 +280,7 @@ func TestOracleAddsUp(t *testing.T) {
 	traffic := Generate(s)
 	o := NewOracle(traffic)
 	random := rand.New(rand.NewPCG(1, 1))
-	answered := 0
+	answered, contraries := 0, 0
 	for _, a := range Questions(random, s, traffic, noon, 300, trigger.AskNumber) {
 		if a.Metric != trigger.Events && a.Metric != trigger.Pageviews || a.Goal != nil && a.Goal.Scroll() {
 			continue
@@ -289,19 +290,25 @@ func TestOracleAddsUp(t *testing.T) {
 		first, second := a.Question, a.Question
 		middle := a.Window.From.Add(a.Window.To.Sub(a.Window.From) / 3).Truncate(time.Second)
 		first.Window.To, second.Window.From = middle, middle
-		assert.Equal(t, whole, value(first)+value(second), "%s", a)
+		if !strings.Contains(a.Filters.String(), "_done") { // a visit may do it after the middle
+			assert.Equal(t, whole, value(first)+value(second), "%s", a)
+		}
 		if len(a.Filters.List()) == 1 {
 			contrary, everything := a.Question, a.Question
 			everything.Filters = trigger.Filters{}
 			one := strings.TrimSuffix(strings.TrimPrefix(a.Filters.String(), "["), "]")
-			contrary.Filters = filters(t, `[["not",`+one+`]]`)
-			assert.Equal(t, value(everything), whole+value(contrary), "%s", a)
+			var tooDeep []strict.Problem // what goals are made of is not for people to write
+			if contrary.Filters, tooDeep = trigger.ParseFilters(json.RawMessage(`[["not",` + one + `]]`)); len(tooDeep) == 0 {
+				assert.Equal(t, value(everything), whole+value(contrary), "%s", a)
+				contraries++
+			}
 		}
 		if whole > 0 {
 			answered++
 		}
 	}
 	assert.Greater(t, answered, 20)
+	assert.Greater(t, contraries, 10)
 }
 
 func TestQuestionsAreOfEveryKind(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
@@ -178,7 +179,7 @@ func filtersOf(random *rand.Rand, dimensions []dimension) trigger.Filters {
 	}
 	filters, problems := trigger.ParseFilters(raw)
 	if len(problems) == 0 {
-		filters, problems = filters.WithGoals(Goals)
+		filters, problems = filters.WithGoals(slices.Concat(Goals, Readings))
 	}
 	if len(problems) > 0 {
 		panic(fmt.Sprintf("%s: %v", raw, problems))
@@ -195,10 +196,18 @@ var Goals = []trigger.NamedGoal{
 	{Name: "News", Goal: trigger.Goal{PagePath: "/blog/*|/pricing", CustomProps: map[string]string{"logged_in": "true"}}},
 }
 
+// Readings are those of scrolling, which only filters on what a visit has done can name.
+var Readings = []trigger.NamedGoal{
+	{Name: "Read anything", Goal: trigger.Goal{PagePath: "*", ScrollThreshold: percent(90)}},
+	{Name: "Read the blog", Goal: trigger.Goal{PagePath: "/blog*", ScrollThreshold: percent(50)}},
+}
+
+func percent(depth int) *int { return &depth }
+
 // named is a filter on goals.
-func named(random *rand.Rand) any {
+func named(random *rand.Rand, goals []trigger.NamedGoal) any {
 	operator := any1(random, "is", "contains")
-	values := []string{any1(random, Goals...).Name}
+	values := []string{any1(random, goals...).Name}
 	if operator == "contains" {
 		values = []string{any1(random, "s", "Pri", "nothing")}
 	}
@@ -217,10 +226,31 @@ func filter(random *rand.Rand, dimensions []dimension, depth int) any {
 			return []any{any1(random, "and", "or"), []any{filter(random, dimensions, depth-1), filter(random, dimensions, depth-1)}}
 		}
 	}
-	if random.IntN(8) == 0 && dimensions[0].name == compared[0].name { // not of visits
-		return named(random)
+	switch {
+	case depth > 0 && random.IntN(6) == 0:
+		return done(random, depth-1)
+	case random.IntN(8) == 0 && dimensions[0].name == compared[0].name: // not of visits
+		return named(random, Goals)
 	}
 	return comparison(random, dimensions)
+}
+
+// done is a filter on what a visit has done.
+func done(random *rand.Rand, depth int) any {
+	operator := any1(random, "has_done", "has_done", "has_not_done")
+	if random.IntN(2) == 0 {
+		return []any{operator, named(random, slices.Concat(Goals, Readings))}
+	}
+	return []any{operator, filterWithin(random, depth)}
+}
+
+// filterWithin is what one event must meet: all but what only visits know.
+func filterWithin(random *rand.Rand, depth int) any {
+	events := compared[:len(compared)-pagesOfVisits]
+	if depth > 0 && random.IntN(3) == 0 {
+		return []any{any1(random, "and", "or"), []any{comparison(random, events), comparison(random, events)}}
+	}
+	return comparison(random, events)
 }
 
 // dimension is one with values to compare it with.
@@ -229,8 +259,10 @@ type dimension struct {
 	values []string
 }
 
-// firstOfVisits is the number of those that only events know.
-const firstOfVisits = 7
+const (
+	firstOfVisits = 7 // the number of those that only events know
+	pagesOfVisits = 2 // the number of those at the end that only visits know
+)
 
 // compared are the dimensions. Values with a pattern's characters mean something else to every operator.
 var compared = []dimension{
@@ -257,6 +289,8 @@ var compared = []dimension{
 	{"visit:country", []string{"US", "EE", "DE", "us", "A1", "^E", "E*"}},
 	{"visit:region", []string{"EE-37", "US-CA", "EE", "DE-*", "ee-37"}},
 	{"visit:city", []string{"588409", "2950159", "0", "2*", "88"}},
+	{"visit:entry_page", []string{"/", "/blog", "/pricing", "/BLOG", "/blog*", "post-[12]$", "/docs/a+b"}},
+	{"visit:exit_page", []string{"/", "/blog", "/pricing", "/Pricing", "/blog/*", "^/docs", "/über-uns"}},
 }
 
 func comparison(random *rand.Rand, dimensions []dimension) any {

@@ -16,6 +16,8 @@ const operators = [
   { id: "matches_wildcard_not", name: "does not match (* and **)" },
   { id: "matches", name: "matches a regular expression" },
   { id: "matches_not", name: "does not match a regular expression" },
+  { id: "has_done", name: "is, anywhere in the visit" },
+  { id: "has_not_done", name: "is nowhere in the visit" },
 ];
 
 const dimensions = [
@@ -37,10 +39,34 @@ const dimensions = [
   { id: "visit:device", name: "Device" },
   { id: "visit:browser", name: "Browser" },
   { id: "visit:os", name: "Operating system" },
+  { id: "visit:entry_page", name: "Entry page" },
+  { id: "visit:exit_page", name: "Exit page" },
 ];
 
-const isSimple = (condition: Condition): condition is [string, string, string[]] =>
+/** A condition that a row shows: an operator, a dimension and values. What a visit has done is an operator here. */
+export type Row = [string, string, string[]];
+
+const isComparison = (condition: unknown[]): condition is Row =>
   condition.length === 3 && typeof condition[1] === "string" && Array.isArray(condition[2]) && condition[2].every((value) => typeof value === "string");
+
+const ofVisit = (operator: string) => operator === "has_done" || operator === "has_not_done";
+
+export function rowOf(condition: Condition): Row | undefined {
+  const [operator, inner] = condition;
+  if (ofVisit(operator) && condition.length === 2 && Array.isArray(inner) && isComparison(inner) && inner[0] === "is" && inner[1].startsWith("event:")) return [operator, inner[1], inner[2]];
+  return isComparison(condition) ? condition : undefined;
+}
+
+export function conditionOf([operator, dimension, values]: Row): Condition {
+  return ofVisit(operator) ? [operator, ["is", dimension, values]] : [operator, dimension, values];
+}
+
+/** Those that a dimension takes: goals have no patterns, and a visit has done only what an event tells. */
+export const operatorsOf = (dimension: string) =>
+  operators.filter(({ id }) => (dimension.startsWith("event:") || !ofVisit(id)) && (dimension !== "event:goal" || !id.startsWith("matches")));
+
+/** The row about another dimension, which may not take its operator. */
+export const withDimension = ([operator]: Row, dimension: string): Row => [operatorsOf(dimension).some(({ id }) => id === operator) ? operator : "is", dimension, []];
 
 interface FilterRowsProps {
   filters: Condition[];
@@ -52,19 +78,19 @@ interface FilterRowsProps {
 /** Narrows a trigger to a part of the site's events. Conditions within others are written as JSON. */
 export function FilterRows({ filters, onChange, errorAt }: FilterRowsProps) {
   const goals = useGoals();
-  const [asJSON, setAsJSON] = useState(() => !filters.every(isSimple));
-  if (asJSON) return <FiltersAsJSON filters={filters} onChange={onChange} error={errorAt("")} onRows={filters.every(isSimple) ? () => setAsJSON(false) : undefined} />;
-  const rows = filters.filter(isSimple);
-  const change = (i: number, row: Condition) => onChange(filters.map((other, at) => (at === i ? row : other)));
+  const [asJSON, setAsJSON] = useState(() => filters.some((condition) => rowOf(condition) === undefined));
+  if (asJSON) return <FiltersAsJSON filters={filters} onChange={onChange} error={errorAt("")} onRows={filters.every((condition) => rowOf(condition) !== undefined) ? () => setAsJSON(false) : undefined} />;
+  const rows = filters.map(rowOf).filter((row) => row !== undefined);
+  const change = (i: number, row: Row) => onChange(filters.map((other, at) => (at === i ? conditionOf(row) : other)));
   return (
     <div className="flex flex-col gap-3">
       {rows.map(([operator, dimension, values], i) => {
         const named = dimensions.some(({ id }) => id === dimension) ? dimensions : [...dimensions, { id: dimension, name: dimension.replace("event:props:", "Property ") }];
-        const suggested = suggestions(goals, dimension).filter((value) => !values.includes(value));
+        const suggested = suggestions(goals, dimension, ofVisit(operator)).filter((value) => !values.includes(value));
         return (
           <div key={i} className="bg-sunken grid items-start gap-3 rounded-lg p-3 sm:grid-cols-[10rem_12rem_minmax(0,1fr)_auto]">
-            <Select label="Where" choices={[...named, ...propertiesOf(goals, named.map(({ id }) => id))]} value={dimension} onChange={(id) => change(i, [operator, id, []])} />
-            <Select label="Condition" choices={operators} value={operator} onChange={(id) => change(i, [id, dimension, values])} />
+            <Select label="Where" choices={[...named, ...propertiesOf(goals, named.map(({ id }) => id))]} value={dimension} onChange={(id) => change(i, withDimension([operator, dimension, values], id))} />
+            <Select label="Condition" choices={operatorsOf(dimension)} value={operator} onChange={(id) => change(i, [id, dimension, values])} />
             <div className="flex flex-col gap-2">
               <TextField
                 label="Values"
@@ -107,15 +133,28 @@ export function FilterRows({ filters, onChange, errorAt }: FilterRowsProps) {
 }
 
 /** A suggested value beside those that are there; the path of a goal may have wildcards, which only some operators know. */
-export function withSuggestion([operator, dimension, values]: [string, string, string[]], value: string): Condition {
+export function withSuggestion([operator, dimension, values]: Row, value: string): Row {
   const known = values.filter((each) => each !== "");
-  return [value.includes("*") && operator === "is" && known.length === 0 ? "matches_wildcard" : operator, dimension, [...known, value]];
+  return [value.includes("*") && dimension !== "event:goal" && operator === "is" && known.length === 0 ? "matches_wildcard" : operator, dimension, [...known, value]];
 }
 
-/** Values that the site's goals name. */
-export function suggestions(goals: Goal[], dimension: string): string[] {
+/** Values that the site's goals name. Scroll goals are only for what a visit has done. */
+export function suggestions(goals: Goal[], dimension: string, done = false): string[] {
   const property = dimension.startsWith("event:props:") ? dimension.slice("event:props:".length) : null;
-  const values = goals.map((goal) => (property !== null ? goal.custom_props[property] : dimension === "event:goal" ? (goal.scroll_threshold === null ? goal.display_name : null) : dimension === "event:name" ? goal.event_name : dimension === "event:page" ? goal.page_path : null));
+  const values = goals.map((goal) => {
+    if (property !== null) return goal.custom_props[property];
+    switch (dimension) {
+      case "event:goal":
+        return goal.scroll_threshold === null || done ? goal.display_name : null;
+      case "event:name":
+        return goal.event_name;
+      case "event:page":
+      case "visit:entry_page":
+      case "visit:exit_page":
+        return goal.page_path;
+    }
+    return null;
+  });
   return [...new Set(values.filter((value): value is string => value != null && value !== ""))];
 }
 

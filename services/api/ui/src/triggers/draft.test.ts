@@ -2,9 +2,9 @@ import { describe, expect, test } from "vitest";
 
 import type { Goal, Trigger } from "../api/client";
 import { numbersOf } from "./ConfigFields";
-import { defaultOf, draftOf, fieldsOf, inputOf, limitField, newDraft, withField } from "./draft";
+import { type Condition, defaultOf, draftOf, fieldsOf, inputOf, limitField, newDraft, withField } from "./draft";
 import { unitOf } from "./DurationField";
-import { suggestions, withSuggestion } from "./FilterRows";
+import { conditionOf, operatorsOf, rowOf, suggestions, withDimension, withSuggestion } from "./FilterRows";
 import { stepOf } from "./Preview";
 
 const spike = {
@@ -64,11 +64,30 @@ test("the site's goals suggest values, and one with wildcards an operator that k
     { id: 1, display_name: "Blog", event_name: null, page_path: "/blog/*", scroll_threshold: null, custom_props: {} },
     { id: 2, display_name: "Buy", event_name: "Purchase", page_path: null, scroll_threshold: null, custom_props: { plan: "business" } },
     { id: 3, display_name: "Buy too", event_name: "Purchase", page_path: null, scroll_threshold: null, custom_props: {} },
+    { id: 4, display_name: "Read it", event_name: null, page_path: "/blog/*", scroll_threshold: 75, custom_props: {} },
   ];
   expect(["event:page", "event:name", "event:goal", "event:props:plan", "visit:country"].map((dimension) => suggestions(goals, dimension))).toEqual([["/blog/*"], ["Purchase"], ["Blog", "Buy", "Buy too"], ["business"], []]);
+  expect(suggestions(goals, "event:goal", true)).toEqual(["Blog", "Buy", "Buy too", "Read it"]);
+  expect(suggestions(goals, "visit:entry_page")).toEqual(["/blog/*"]);
+  expect(withSuggestion(["is", "event:goal", []], "Visit /blog/*")).toEqual(["is", "event:goal", ["Visit /blog/*"]]);
   expect(withSuggestion(["is", "event:page", []], "/blog/*")).toEqual(["matches_wildcard", "event:page", ["/blog/*"]]);
   expect(withSuggestion(["is_not", "event:page", [""]], "/blog/*")).toEqual(["is_not", "event:page", ["/blog/*"]]);
   expect(withSuggestion(["is", "event:page", ["/"]], "/pricing")).toEqual(["is", "event:page", ["/", "/pricing"]]);
+});
+
+test("what a visit has done is an operator of a row", () => {
+  for (const condition of [["has_not_done", ["is", "event:goal", ["Buy"]]], ["contains", "visit:entry_page", ["/a"]]] satisfies Condition[]) {
+    expect(conditionOf(rowOf(condition)!)).toEqual(condition);
+  }
+  expect(rowOf(["has_done", ["is", "event:page", ["/"]]])).toEqual(["has_done", "event:page", ["/"]]);
+  for (const condition of [["has_done", ["contains", "event:page", ["/"]]], ["has_done", ["is", "visit:os", ["Mac"]]], ["has_done", ["or", []]], ["not", ["is", "event:page", ["/"]]]] satisfies Condition[]) {
+    expect(rowOf(condition)).toBeUndefined();
+  }
+  const ids = (dimension: string) => operatorsOf(dimension).map(({ id }) => id);
+  expect(ids("event:goal")).toEqual(["is", "is_not", "contains", "contains_not", "has_done", "has_not_done"]);
+  expect(ids("visit:exit_page")).not.toContain("has_done");
+  expect(withDimension(["has_done", "event:page", ["/"]], "visit:os")).toEqual(["is", "visit:os", []]);
+  expect(withDimension(["has_done", "event:page", ["/"]], "event:goal")).toEqual(["has_done", "event:goal", []]);
 });
 
 test.each([

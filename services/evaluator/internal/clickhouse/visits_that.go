@@ -1,0 +1,81 @@
+package clickhouse
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// visitsThat names the table of a statement that tells which visits meet what filters ask of them: of each
+// window, the number of what is asked in its filters, and the visit. It is made once, by one more scan
+// of the sites that need it, however many filters ask.
+const visitsThat = "visits_that"
+
+// longestStay is how long before a window a visit can have begun for what it did then to be known: also a
+// bound for the scan.
+const longestStay = 24 * 3600
+
+// withVisits puts that table before a statement which looks into it.
+func (b *batch) withVisits(statement string) string {
+	var parts []string
+	if part := b.askedOf(true, ""); part != "" {
+		parts = append(parts, part)
+	}
+	// States of a visit that were taken back cancel out.
+	if part := b.askedOf(false, "GROUP BY no, ask, visit HAVING sum(e.sign) > 0"); part != "" {
+		parts = append(parts, part)
+	}
+	if len(parts) == 0 {
+		return statement
+	}
+	return fmt.Sprintf("WITH %s AS (%s\n)%s", visitsThat, strings.Join(parts, " UNION ALL "), statement)
+}
+
+// askedOf is the part of events, or of visits' states; empty: nothing is asked of them.
+func (b *batch) askedOf(events bool, group string) string {
+	shapes := []string{}
+	columns := []string{"site_id", "session_id"}
+	asked := b.filters.pick(func(c *compiled) string {
+		var conditions []string
+		for no, a := range c.asks {
+			if a.events != events {
+				continue
+			}
+			columns = append(columns, a.columns...)
+			condition := a.condition
+			if a.inWindow {
+				condition += " AND e.at >= w.from_time"
+			}
+			conditions = append(conditions, fmt.Sprintf("if(%s, %d, 0)", condition, no+1))
+		}
+		if len(conditions) == 0 {
+			return ""
+		}
+		shapes = append(shapes, fmt.Sprint(b.filters.shapeOf(c)))
+		return "[" + strings.Join(conditions, ", ") + "]"
+	}, "emptyArrayUInt8()")
+	if len(shapes) == 0 {
+		return ""
+	}
+	ofShapes := fmt.Sprintf("shape IN (%s)", strings.Join(shapes, ", "))
+	var spans []span
+	for _, w := range b.windows {
+		if slices.Contains(shapes, fmt.Sprint(b.filters.shapeOf(b.filters.list[w.filter]))) {
+			spans = append(spans, span{w.from - min(w.from, longestStay), w.to})
+		}
+	}
+	read := reading{table: "events_v2", bound: times, within: "e.at < w.to_time", columns: []string{"toUnixTimestamp(timestamp) AS at"}}
+	if !events {
+		read = b.visitsOf("sign")
+		read.within = "e.started < w.to_time"
+	}
+	columns = append(columns, read.columns...)
+	slices.Sort(columns)
+	return fmt.Sprintf(`
+		SELECT w.no AS no, arrayJoin(arrayFilter(a -> a > 0, %s)) AS ask, e.session_id AS visit
+		FROM (SELECT %s FROM %s WHERE site_id IN (SELECT site_id FROM windows WHERE %[4]s) AND %[5]s) AS e
+		INNER JOIN windows AS w ON e.site_id = w.site_id
+		WHERE w.%[4]s AND %[6]s AND e.at + %[7]d >= w.from_time
+		%[8]s`,
+		asked, strings.Join(slices.Compact(columns), ", "), read.table, ofShapes, read.bound(spans), read.within, longestStay, group)
+}
