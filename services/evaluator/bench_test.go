@@ -95,7 +95,7 @@ func BenchmarkSlots(b *testing.B) {
 	const slots = 42              // of 10 s: each trigger of a long window has its turn seven times
 	counts := []int{10, 1000, 10_000, 50_000}
 	w := newBench(b)
-	passing := time.Duration(2*len(counts)*(settling+slots)) * w.config.Interval
+	passing := time.Duration(2*(len(counts)+1)*(settling+slots)) * w.config.Interval
 	present := time.Now().UTC().Truncate(time.Minute).Add(-passing) // an evaluator of its own goes on after them
 	sites(b, w.config.PlausibleDatabaseURL)
 	started := time.Now()
@@ -110,18 +110,23 @@ func BenchmarkSlots(b *testing.B) {
 	for _, regime := range []string{"fresh", "merged"} {
 		arrive := func(slot time.Time) { live.flush(b, slot) }
 		if regime == "merged" {
-			live.flush(b, slot.Add(time.Duration(len(counts)*(settling+slots))*w.config.Interval))
+			live.flush(b, slot.Add(time.Duration((len(counts)+1)*(settling+slots))*w.config.Interval))
 			live.optimize(b)
 			arrive = func(time.Time) {}
 		}
 		measured[regime] = map[int]figures{}
 		single[regime] = queryPerTrigger(b, w.config.PlausibleClickHouseURL, slot)
+		measure := func(what string) (f figures) {
+			f, slot = w.measure(b, slot, slots, arrive)
+			fmt.Printf("%-6s %s: p50 %6.1f ms, p95 %6.1f ms, %.1f queries a slot, events in %d parts\n              %s\n", regime, what, ms(f.p50), ms(f.p95), f.queries, live.parts(b), f.spent)
+			return f
+		}
 		for _, n := range counts {
 			w.store(b, n)
-			f, last := w.measure(b, slot, slots, arrive)
-			measured[regime][n], slot = f, last
-			fmt.Printf("%-6s %6d triggers: p50 %6.1f ms, p95 %6.1f ms, %.1f queries a slot, events in %d parts\n              %s\n", regime, n, ms(f.p50), ms(f.p95), f.queries, live.parts(b), f.spent)
+			measured[regime][n] = measure(fmt.Sprintf("%6d triggers", n))
 		}
+		w.store(b, 10_000)
+		measure(fmt.Sprintf("%6d triggers, of which %d filter by what the visit did", 10_000, w.filterByVisits(b)))
 		fmt.Printf("%-6s a query for each trigger: %.2f ms each\n", regime, ms(single[regime]))
 	}
 	rss := w.residentMemory(b)
@@ -178,6 +183,16 @@ func (w *bench) store(b *testing.B, n int) {
 	require.NoError(b, w.pool.QueryRow(b.Context(), "SELECT count(*) FROM triggers").Scan(&stored))
 	require.Equal(b, n, stored)
 	w.catalogue.drop()
+}
+
+// filterByVisits makes one in fifty triggers look at other rows of the visit, and tells how many they are.
+func (w *bench) filterByVisits(b *testing.B) int64 {
+	b.Helper()
+	changed, err := w.pool.Exec(b.Context(), `UPDATE triggers
+		SET filters = CASE WHEN substr(id, 4)::int % 100 = 0 THEN '[["has_done", ["is", "event:page", ["/page/7"]]]]'::jsonb ELSE '[["is", "visit:entry_page", ["/page/7"]]]'::jsonb END
+		WHERE substr(id, 4)::int % 50 = 0`)
+	require.NoError(b, err)
+	return changed.RowsAffected()
 }
 
 // settling is how many slots are not counted: they make every state, and read all rows of the past

@@ -39,6 +39,23 @@ func TestFiltersChooseWhatCounts(t *testing.T) {
 	assert.Equal(t, []trigger.Ranked{{Name: "/blog/a", Visitors: 1}, {Name: "/other", Visitors: 1}}, fired[0].Data.Context.TopPages, "the context is of the same visitors")
 }
 
+// TestFiltersAskWhatTheVisitDid: long before the event, and also right after it, while its slot is read again.
+func TestFiltersAskWhatTheVisitDid(t *testing.T) {
+	b := newBench(t)
+	b.filtered(b.trigger(trigger.GoalAchievedType, `{"goal": {"event_name": "Signup"}}`), `[["has_done", ["is", "event:page", ["/pricing"]]]]`)
+	assert.Empty(t, b.slot(-10))
+	b.insert(b.visit(-3600, 1, "EE", "/pricing", ""), b.event("Signup", -5, 1), b.event("Signup", -4, 2), b.event("Signup", -3, 3))
+	fired := b.slot(0)
+	require.Len(t, fired, 1)
+	assert.Equal(t, 1.0, fired[0].Data.Value)
+	assert.Empty(t, b.slot(10))
+	b.insert(b.visit(12, 3, "EE", "/pricing", ""))
+	fired = b.slot(20)
+	require.Len(t, fired, 1)
+	assert.Equal(t, 1.0, fired[0].Data.Value)
+	assert.Empty(t, b.slot(30))
+}
+
 func TestVisitorsStayAway(t *testing.T) {
 	b := newBench(t)
 	never := b.trigger(trigger.VisitorDropType, `{"threshold": 1, "window_seconds": 60}`, trigger.Options{NotifyResolved: true})
