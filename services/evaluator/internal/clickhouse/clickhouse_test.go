@@ -535,7 +535,7 @@ func TestFiltersAskOfVisits(t *testing.T) {
 // The text of a statement may depend on how filters look, not on what they look for.
 func TestFiltersThatDifferInValuesShareTheirShape(t *testing.T) {
 	b := newBench(t)
-	shape := func(text string) string { return b.compile(filters(t, text), false).text() }
+	shape := func(text string) string { return b.compile(filters(t, text), false).text }
 	assert.Equal(t, shape(`[["is","event:props:plan",["a"]],["is","visit:country",["EE"]]]`), shape(`[["is","event:props:x",["b","(none)"]],["is","visit:country",["DE","FI"]]]`))
 	assert.Equal(t, shape(`[["matches","event:page",["a"]]]`), shape(`[["matches_wildcard","event:page",["/b*"],{"case_sensitive":false}]]`))
 	assert.NotEqual(t, shape(`[["is","visit:country",["EE"]]]`), shape(`[["is","visit:region",["EE"]]]`))

@@ -67,7 +67,7 @@ func (c *compiler) ofVisits(list []trigger.Filter) {
 	if len(rest) > 0 && !c.tangled {
 		parts = append(parts, c.done(rest, true))
 	}
-	c.shape = "(" + strings.Join(parts, " AND ") + ")"
+	c.condition = "(" + strings.Join(parts, " AND ") + ")"
 }
 
 // done is that the row's visit has an event which meets all filters. How far somebody read is no event, but

@@ -10,32 +10,29 @@ import (
 
 // filterSet is the distinct filters of one query. Its first is the empty one.
 type filterSet struct {
-	nos    map[trigger.Filters]uint32
-	list   []*compiled
-	shapes []*compiled // one of each
+	nos     map[trigger.Filters]uint32
+	list    []*compiled
+	shapeOf []uint16    // the shape of each of them
+	shapes  []*compiled // one of each
 }
 
 func (s *filterSet) add(e *Events, f trigger.Filters, visits bool) uint32 {
 	if len(s.list) == 0 {
 		none := &compiled{vals: [][]string{}}
-		s.nos, s.list, s.shapes = map[trigger.Filters]uint32{{}: 0}, []*compiled{none}, []*compiled{none}
+		s.nos, s.list, s.shapeOf, s.shapes = map[trigger.Filters]uint32{{}: 0}, []*compiled{none}, []uint16{0}, []*compiled{none}
 	}
 	no, known := s.nos[f]
 	if !known {
 		c := e.compile(f, visits)
 		no = uint32(len(s.list))
-		s.nos[f], s.list = no, append(s.list, c)
-		if s.shapeOf(c) < 0 {
+		shape := slices.IndexFunc(s.shapes, func(known *compiled) bool { return known.text == c.text })
+		if shape < 0 {
+			shape = len(s.shapes)
 			s.shapes = append(s.shapes, c)
 		}
+		s.nos[f], s.list, s.shapeOf = no, append(s.list, c), append(s.shapeOf, uint16(shape))
 	}
 	return no
-}
-
-// shapeOf is the number of the filters' shape; negative: it is not known yet.
-func (s *filterSet) shapeOf(c *compiled) int {
-	text := c.text()
-	return slices.IndexFunc(s.shapes, func(known *compiled) bool { return known.text() == text })
 }
 
 // any tells whether there is a filter at all.
@@ -61,7 +58,7 @@ func (s *filterSet) columns() []string {
 
 // condition picks each row's expression by its shape.
 func (s *filterSet) condition() string {
-	return s.pick(func(c *compiled) string { return c.shape }, "1")
+	return s.pick(func(c *compiled) string { return c.condition }, "1")
 }
 
 // pick is what the shape of each window has; otherwise, where it has nothing.
@@ -80,12 +77,8 @@ func (s *filterSet) pick(of func(*compiled) string, otherwise string) string {
 
 // held is the filters as columns of windows, whose filter filterOf tells.
 func (s *filterSet) held(filterOf func(no int) uint32) []column {
-	shapeNos := make([]uint16, len(s.list))
-	for no, c := range s.list {
-		shapeNos[no] = uint16(s.shapeOf(c))
-	}
 	return []column{
-		{"shape", "UInt16", func(no int) any { return shapeNos[filterOf(no)] }},
+		{"shape", "UInt16", func(no int) any { return s.shapeOf[filterOf(no)] }},
 		{"vals", "Array(Array(String))", func(no int) any { return s.list[filterOf(no)].vals }},
 	}
 }

@@ -57,7 +57,8 @@ const absent = "(none)"
 // text: a statement grows with the shapes of filters, not with their number. The text reads columns
 // of e, an event or a state of a visit, and of w.vals, the values.
 type compiled struct {
-	shape      string // empty: everything passes
+	text       string // all SQL: what filters of the same shape have in common
+	condition  string // empty: everything passes
 	asks       []ofVisit
 	enters     string // on e, a visit: it entered by a page of the filter; empty: any
 	vals       [][]string
@@ -77,15 +78,6 @@ type ofVisit struct {
 	columns   []string
 	events    bool
 	inWindow  bool // otherwise since the visit began
-}
-
-// text is what filters of the same shape have in common.
-func (c *compiled) text() string {
-	text := c.shape + c.enters
-	for _, a := range c.asks {
-		text += fmt.Sprint(" ", a.events, a.inWindow, a.condition)
-	}
-	return text
 }
 
 // compileFilters keeps what it made: filters change seldom and are asked about in every slot.
@@ -121,7 +113,11 @@ func (e *Events) compile(f trigger.Filters, visits bool) *compiled {
 	if visits {
 		compiler.ofVisits(f.List())
 	} else {
-		c.shape = compiler.all(f.List(), " AND ")
+		c.condition = compiler.all(f.List(), " AND ")
+	}
+	c.text = c.condition + c.enters
+	for _, a := range c.asks {
+		c.text += fmt.Sprint(" ", a.events, a.inWindow, a.condition)
 	}
 	for _, name := range f.Dimensions() {
 		if column, known := e.columnOf(name); !known {
@@ -158,7 +154,7 @@ func (e *Events) Unavailable(f trigger.Filters) string {
 		return noVisits
 	case len(c.unknown) > 0:
 		return fmt.Sprintf("this release of Plausible has no column %s, which the filter of %s needs", strings.Join(c.unknown, ", "), strings.Join(c.dimensions, ", "))
-	case len(c.text()) > longestShape:
+	case len(c.text) > longestShape:
 		return "the filters have more comparisons than fit into a query for all triggers"
 	case len(c.patterns) == 0:
 		return ""

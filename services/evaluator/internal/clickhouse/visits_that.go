@@ -33,34 +33,41 @@ func (b *batch) withVisits(statement string) string {
 
 // askedOf is the part of events, or of visits' states; empty: nothing is asked of them.
 func (b *batch) askedOf(events bool, group string) string {
-	shapes := []string{}
+	var shapes []string
+	asking := make([]bool, len(b.filters.shapes))
 	columns := []string{"site_id", "session_id"}
+	for shape, c := range b.filters.shapes {
+		for _, a := range c.asks {
+			if a.events == events {
+				asking[shape], columns = true, append(columns, a.columns...)
+			}
+		}
+		if asking[shape] {
+			shapes = append(shapes, fmt.Sprint(shape))
+		}
+	}
+	if len(shapes) == 0 {
+		return ""
+	}
 	asked := b.filters.pick(func(c *compiled) string {
 		var conditions []string
 		for no, a := range c.asks {
-			if a.events != events {
-				continue
+			switch {
+			case a.events != events:
+			case a.inWindow:
+				conditions = append(conditions, fmt.Sprintf("if(%s AND e.at >= w.from_time, %d, 0)", a.condition, no+1))
+			default:
+				conditions = append(conditions, fmt.Sprintf("if(%s, %d, 0)", a.condition, no+1))
 			}
-			columns = append(columns, a.columns...)
-			condition := a.condition
-			if a.inWindow {
-				condition += " AND e.at >= w.from_time"
-			}
-			conditions = append(conditions, fmt.Sprintf("if(%s, %d, 0)", condition, no+1))
 		}
 		if len(conditions) == 0 {
 			return ""
 		}
-		shapes = append(shapes, fmt.Sprint(b.filters.shapeOf(c)))
 		return "[" + strings.Join(conditions, ", ") + "]"
 	}, "emptyArrayUInt8()")
-	if len(shapes) == 0 {
-		return ""
-	}
-	ofShapes := fmt.Sprintf("shape IN (%s)", strings.Join(shapes, ", "))
 	var spans []span
 	for _, w := range b.windows {
-		if slices.Contains(shapes, fmt.Sprint(b.filters.shapeOf(b.filters.list[w.filter]))) {
+		if asking[b.filters.shapeOf[w.filter]] {
 			spans = append(spans, span{w.from - min(w.from, longestStay), w.to})
 		}
 	}
@@ -77,5 +84,5 @@ func (b *batch) askedOf(events bool, group string) string {
 		INNER JOIN windows AS w ON e.site_id = w.site_id
 		WHERE w.%[4]s AND %[6]s AND e.at + %[7]d >= w.from_time
 		%[8]s`,
-		asked, strings.Join(slices.Compact(columns), ", "), read.table, ofShapes, read.bound(spans), read.within, longestStay, group)
+		asked, strings.Join(slices.Compact(columns), ", "), read.table, "shape IN ("+strings.Join(shapes, ", ")+")", read.bound(spans), read.within, longestStay, group)
 }
