@@ -221,27 +221,29 @@ func (e *evaluator) cadence(c trigger.Config) time.Duration {
 	return time.Duration(slots) * e.interval
 }
 
-// places are where in a longer cadence the triggers of each type have their turn.
-var places = func() map[trigger.Type]int64 {
-	places := map[trigger.Type]int64{}
+// crews are into how many groups types are divided that take turns. Fewer would have every slot ask every kind of
+// question, more leave a slot to all that the few types of a crew ask.
+const crews = 3
+
+var crewOf = func() map[trigger.Type]int64 {
+	crew := map[trigger.Type]int64{}
 	for i, t := range trigger.Types() {
-		places[t] = int64(i)
+		crew[t] = int64(i % crews)
 	}
-	return places
+	return crew
 }()
 
 // neighbours are sites with adjacent ids: small ones share a granule of the primary key, the least that is read. More
 // would leave large ones together too.
 const neighbours = 4
 
-// hasTurn tells whether a slot is one of those that the triggers of a type and cadence are looked at in. Types
-// take turns: a query costs some 10 ms however little it is about, so that a slot is best spent on all sites'
-// triggers of the few types that have their turn. Where there are slots enough for each type to have several, the
-// sites share them: the day that the longest windows read of every site would make one slot take twice as long. Sites
-// whose rows lie side by side go together.
+// hasTurn tells whether a slot is one of those that the triggers of a type and cadence are looked at in. Crews
+// of types take turns: a query costs some 15 ms however little it is about, so that a slot is best spent on the few
+// kinds of questions that one crew asks. In a crew's slots the sites take turns: the day that the longest windows read of
+// every site would make one slot take twice as long. Sites whose rows lie side by side go together.
 func (e *evaluator) hasTurn(of trigger.Type, site int64, slot trigger.Slot) bool {
-	slots, types := int64(slot.Interval/e.interval), int64(len(places))
-	place := places[of] + types*(site/neighbours%max(1, slots/types))
+	slots := int64(slot.Interval / e.interval)
+	place := crewOf[of] + crews*(site/neighbours%max(1, slots/crews))
 	return (slot.At.Unix()/int64(e.interval/time.Second)+place)%slots == 0
 }
 

@@ -73,7 +73,7 @@ func TestEveryTriggerHasItsTurn(t *testing.T) {
 				assert.Equal(t, 1, turns, "%s of site %d each %s", of, site, cadence)
 			}
 			if cadence == 5*time.Minute {
-				assert.Len(t, slots, 3, "ten types have thirty slots")
+				assert.Len(t, slots, 10, "three crews have thirty slots")
 			}
 		}
 	}

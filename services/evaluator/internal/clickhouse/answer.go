@@ -21,22 +21,21 @@ type Question struct {
 type family uint8
 
 const (
-	lasting     family = iota // all of a site's visitors, visits or last event, in windows of more than recent that end at the slot
-	windows                   // what else happened, without a goal
-	conversions               // and with one
-	scrolls                   // sessions that reach a scroll goal, in buckets
+	lasting family = iota // all of a site's visitors, visits or last event, in windows of more than recent that end at the slot
+	windows               // what else happened, any event or conversions of a goal
+	scrolls               // sessions that reach a scroll goal, in buckets
 	sessions
 	rankings
-	goalRankings
 	entryPages
 	families
 )
 
 // plan is a slot's questions, sorted into queries.
 type plan struct {
-	events  *Events
-	slot    time.Time
-	batches [families]*batch
+	events    *Events
+	slot      time.Time
+	questions int // at most so many have a window in a batch
+	batches   [families]*batch
 }
 
 // latest is the newest end of the questions' windows.
@@ -74,6 +73,9 @@ func (p *plan) put(f family, q Question, readFrom uint32, w window, wants uint8)
 	batch := &p.batches[f]
 	if *batch == nil {
 		*batch = newBatch(p.events, p.slot)
+		if f == windows { // where most of them are
+			(*batch).expect(p.questions)
+		}
 		(*batch).visits = f == sessions || f == entryPages
 	}
 	return part{*batch, (*batch).add(q, readFrom, w, wants)}
@@ -88,8 +90,8 @@ func (p *plan) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	ask := [families]func(context.Context, *batch) error{
-		lasting: p.events.askLasting, windows: p.events.askWindows, conversions: p.events.askConversions, scrolls: p.events.askScrolls,
-		sessions: p.events.askSessions, rankings: p.events.askRankings, goalRankings: p.events.askRankings, entryPages: p.events.askEntryPages,
+		lasting: p.events.askLasting, windows: p.events.askWindows, scrolls: p.events.askScrolls,
+		sessions: p.events.askSessions, rankings: p.events.askRankings, entryPages: p.events.askEntryPages,
 	}
 	for f, b := range p.batches {
 		if b == nil {
@@ -118,7 +120,7 @@ func instant(seconds uint32) time.Time { return time.Unix(int64(seconds), 0).UTC
 func (e *Events) Answer(ctx context.Context, questions []Question, slot time.Time, interval time.Duration) ([]trigger.Answer, error) {
 	var parts [][2]part
 	err := e.withoutBroken(ctx, questions, func() error {
-		p := &plan{events: e, slot: slot}
+		p := &plan{events: e, slot: slot, questions: len(questions)}
 		parts = make([][2]part, len(questions))
 		for i, q := range questions {
 			if e.Lacks(q.Question) == "" {
@@ -179,10 +181,7 @@ func (p *plan) place(q Question, interval time.Duration) [2]part {
 const recent = 3600 + int64(trigger.Overlap/time.Second)
 
 func (p *plan) placeNumber(q Question, w window, wants uint8) part {
-	switch {
-	case q.Goal != nil:
-		return p.put(conversions, q, w.from, w, wants)
-	case wants&^(wantVisitors|wantVisits|wantLast) == 0 && w.step == unbroken && q.Filters.Empty() && int64(w.to) == p.slot.Unix() && p.slot.Unix()-int64(w.from) > recent:
+	if q.Goal == nil && wants&^(wantVisitors|wantVisits|wantLast) == 0 && w.step == unbroken && q.Filters.Empty() && int64(w.to) == p.slot.Unix() && p.slot.Unix()-int64(w.from) > recent {
 		return p.put(lasting, q, w.from, w, wants)
 	}
 	return p.put(windows, q, w.from, w, wants)

@@ -30,8 +30,8 @@ type batch struct {
 	windowNo map[window]uint32
 	results  []result // of the windows
 	reads    []siteSpan
-	spans    [depths][]span // of the sites of each depth
-	depthOf  map[int64]depth
+	spans    [kinds][depths][]span // of the sites of each depth
+	depthOf  map[siteKind]depth
 	wanted   uint8 // what any window wants
 	common   uint8 // what all want
 }
@@ -46,6 +46,28 @@ type window struct {
 	step, phase uint32
 	by          uint8 // rankings: what of
 	least       int64
+}
+
+// kind is whether windows have a goal.
+type kind uint8
+
+const (
+	anyEvent kind = iota
+	ofGoal
+	kinds
+)
+
+type siteKind struct {
+	site int64
+	kind kind
+}
+
+func (w window) siteKind() siteKind {
+	k := siteKind{w.site, anyEvent}
+	if w.goal > 0 {
+		k.kind = ofGoal
+	}
+	return k
 }
 
 // depth is how far back a site's rows are read, as deep as its deepest window needs. Rows of the last minutes
@@ -106,13 +128,19 @@ func newBatch(e *Events, slot time.Time) *batch {
 	return &batch{events: e, slot: slot, windowNo: map[window]uint32{}, common: math.MaxUint8}
 }
 
+// expect makes room for so many windows at once: to grow step by step costs a slot of 10,000 triggers 10 ms.
+func (b *batch) expect(windows int) {
+	b.windows, b.results, b.reads = make([]window, 0, windows), make([]result, 0, windows), make([]siteSpan, 0, windows)
+	b.windowNo = make(map[window]uint32, windows)
+}
+
 // add makes sure that the window is measured. Events from readFrom on are needed for it, the same for equal
 // windows of a batch.
 func (b *batch) add(q Question, readFrom uint32, w window, wants uint8) uint32 {
 	w.site, w.goal, w.filter = q.SiteID, b.goals.add(q.Goal), b.filters.add(b.events, q.Filters, b.visits)
 	no, known := b.windowNo[w]
 	if !known {
-		b.reads = append(b.reads, siteSpan{w.site, span{readFrom, w.to}})
+		b.reads = append(b.reads, siteSpan{w.siteKind(), span{readFrom, w.to}})
 		no = uint32(len(b.windows))
 		b.windowNo[w] = no
 		b.windows, b.results = append(b.windows, w), append(b.results, result{})
@@ -127,13 +155,13 @@ func (b *batch) settle() {
 	for _, r := range b.results {
 		b.common &= r.wants
 	}
-	b.depthOf = make(map[int64]depth, len(b.reads))
+	b.depthOf = make(map[siteKind]depth, len(b.reads))
 	for _, r := range b.reads {
-		b.depthOf[r.site] = max(b.depthOf[r.site], depthOf(r.from, b.slot))
+		b.depthOf[r.siteKind] = max(b.depthOf[r.siteKind], depthOf(r.from, b.slot))
 	}
 	for _, r := range b.reads {
-		d := b.depthOf[r.site]
-		b.spans[d] = append(b.spans[d], r.span)
+		d := b.depthOf[r.siteKind]
+		b.spans[r.kind][d] = append(b.spans[r.kind][d], r.span)
 	}
 }
 
@@ -171,12 +199,11 @@ type reading struct {
 // rows is the part of a statement that has each row e of each window w. It ends within WHERE.
 func (b *batch) rows(r reading) string {
 	columns, conditions := append([]string{"site_id"}, r.columns...), []string{r.within}
-	on, where := "e.site_id = w.site_id", r.where
+	on := "e.site_id = w.site_id"
 	if b.goals.any() {
 		more, condition := b.goals.condition(b.events)
-		columns, conditions = append(append(columns, "name"), more...), append(conditions, condition...)
-		on += " AND e.name = w.name"
-		where += " AND name IN (SELECT name FROM windows)"
+		columns, conditions = append(columns, more...), append(conditions, condition...)
+		on += " AND e.as_name = w.name"
 	}
 	if b.filters.any() {
 		columns, conditions = append(columns, b.filters.columns()...), append(conditions, b.filters.condition())
@@ -185,7 +212,7 @@ func (b *batch) rows(r reading) string {
 		}
 	}
 	slices.Sort(columns)
-	r.columns, r.where = slices.Compact(columns), where
+	r.columns = slices.Compact(columns)
 	return fmt.Sprintf(`
 		FROM (%s
 		) AS e
@@ -193,28 +220,64 @@ func (b *batch) rows(r reading) string {
 		WHERE %s`, b.scan(r), on, strings.Join(conditions, " AND "))
 }
 
-// scan reads the sites of each depth by themselves: ClickHouse leaves out what lies in other times only where
-// one time holds for all sites. But two hours are read with the last minutes together: to plan a scan costs
+// asName is the name under which a row is joined with the windows of a kind: every one with those of any event.
+var asName = [kinds]string{anyEvent: "''", ofGoal: "CAST(name AS String)"}
+
+// scan reads the sites of each kind and depth by themselves: ClickHouse leaves out what lies in other times only where
+// one time holds for all sites. But the last two hours are read once, for both kinds: to plan a scan costs
 // ClickHouse 8 ms, and what is read too much is thrown away before it is joined.
 func (b *batch) scan(r reading) string {
-	const ofDepth = "(SELECT site_id FROM windows WHERE depth = %d)"
 	var scans []string
-	scan := func(sites, bound string) {
+	scan := func(name, where string) {
+		columns := r.columns
+		if b.goals.any() {
+			columns = append(slices.Clone(columns), name+" AS as_name")
+		}
 		scans = append(scans, fmt.Sprintf(`
-			SELECT %s FROM %s WHERE site_id IN %s AND %s AND %s`, strings.Join(r.columns, ", "), r.table, sites, bound, r.where))
+			SELECT %s FROM %s WHERE %s`, strings.Join(columns, ", "), r.table, where))
 	}
-	apart := b.spans
-	if shallow, deep := b.spans[minutes], b.spans[hours]; len(shallow) > 0 && len(deep) > 0 {
-		scan(fmt.Sprintf("(SELECT site_id FROM windows WHERE depth <= %d)", hours),
-			fmt.Sprintf("%s AND (%s OR site_id IN "+ofDepth+")", r.bound(slices.Concat(shallow, deep)), r.bound(shallow), hours))
-		apart[minutes], apart[hours] = nil, nil
+	rows := [kinds]string{anyEvent: r.where, ofGoal: "name IN (SELECT name FROM windows)"}
+	var shallow [kinds]string // that a row is one of the last two hours
+	var recent []span
+	for k := range kinds {
+		near, far := b.spans[k][minutes], b.spans[k][hours]
+		if len(near)+len(far) == 0 {
+			continue
+		}
+		shallow[k] = fmt.Sprintf("%s AND %s", b.sites(k, "<=", hours), rows[k])
+		if len(near) > 0 && len(far) > 0 {
+			shallow[k] += fmt.Sprintf(" AND (%s OR %s)", r.bound(near), b.sites(k, "=", hours))
+		}
+		recent = slices.Concat(recent, near, far)
 	}
-	for d, spans := range apart {
-		if len(spans) > 0 {
-			scan(fmt.Sprintf(ofDepth, d), r.bound(spans))
+	if shallow[anyEvent] != "" && shallow[ofGoal] != "" {
+		name := fmt.Sprintf("arrayJoin(arrayConcat(if(%s, [%s], emptyArrayString()), if(%s, [%s], emptyArrayString())))",
+			shallow[anyEvent], asName[anyEvent], shallow[ofGoal], asName[ofGoal])
+		scan(name, fmt.Sprintf("site_id IN (SELECT site_id FROM windows WHERE depth <= %d) AND %s", hours, r.bound(recent)))
+	} else {
+		for k, where := range shallow {
+			if where != "" {
+				scan(asName[k], fmt.Sprintf("%s AND %s", where, r.bound(recent)))
+			}
+		}
+	}
+	for k := range kinds {
+		for d := day; d < depths; d++ {
+			if spans := b.spans[k][d]; len(spans) > 0 {
+				scan(asName[k], fmt.Sprintf("%s AND %s AND %s", b.sites(k, "=", d), rows[k], r.bound(spans)))
+			}
 		}
 	}
 	return strings.Join(scans, " UNION ALL ")
+}
+
+// sites is that a row is of a site with windows of the kind and depth.
+func (b *batch) sites(k kind, operator string, d depth) string {
+	ofKind := ""
+	if b.goals.any() {
+		ofKind = [kinds]string{anyEvent: " AND name = ''", ofGoal: " AND name != ''"}[k]
+	}
+	return fmt.Sprintf("site_id IN (SELECT site_id FROM windows WHERE depth %s %d%s)", operator, d, ofKind)
 }
 
 // table is the windows, with more columns where a family needs them.
@@ -227,7 +290,7 @@ func (b *batch) table(more ...column) (*ext.Table, error) {
 		{"wants", "UInt8", func(no int) any { return b.results[no].wants }},
 		{"step", "UInt32", func(no int) any { return b.windows[no].step }},
 		{"phase", "UInt32", func(no int) any { return b.windows[no].phase }},
-		{"depth", "UInt8", func(no int) any { return uint8(b.depthOf[b.windows[no].site]) }},
+		{"depth", "UInt8", func(no int) any { return uint8(b.depthOf[b.windows[no].siteKind()]) }},
 	}
 	if b.goals.any() {
 		columns = append(columns, b.goals.held(func(no int) uint32 { return b.windows[no].goal })...)
@@ -290,7 +353,7 @@ func times(spans []span) string {
 type span struct{ from, to uint32 }
 
 type siteSpan struct {
-	site int64
+	siteKind
 	span
 }
 

@@ -86,13 +86,9 @@ func (p *plan) placeCells(questions []Question, from, to time.Time) []part {
 }
 
 func (p *plan) runCells(ctx context.Context, from, to time.Time) error {
-	for f, where := range map[family]string{windows: "name != 'engagement'", conversions: "1"} {
-		if b := p.batches[f]; b != nil {
-			b.settle()
-			if err := p.events.askCells(ctx, b, where, from, to); err != nil {
-				return err
-			}
-		}
+	if b := p.batches[windows]; b != nil {
+		b.settle()
+		return p.events.askCells(ctx, b, from, to)
 	}
 	return nil
 }
@@ -100,7 +96,7 @@ func (p *plan) runCells(ctx context.Context, from, to time.Time) error {
 // askCells measures in three steps: pieces of an hour or less; of them, the windows, in each of which
 // up to cellHours pieces come together without counting a visitor twice; and sums of the windows by
 // hour, so that 56 days of five-minute windows come back as 1344 rows and not as 16128.
-func (e *Events) askCells(ctx context.Context, b *batch, where string, from, to time.Time) error {
+func (e *Events) askCells(ctx context.Context, b *batch, from, to time.Time) error {
 	var pieces, values []string
 	piece := func(want uint8, state, merged string) {
 		if b.wanted&want != 0 {
@@ -128,7 +124,7 @@ func (e *Events) askCells(ctx context.Context, b *batch, where string, from, to 
 		)
 		GROUP BY no, hour
 		HAVING hour >= %[6]d AND hour < %[7]d`,
-		hour, strings.Join(values, ", "), b.bucket("e.at"), strings.Join(pieces, ", "), b.rows(b.eventsOf(where)), from.Unix(), to.Unix())
+		hour, strings.Join(values, ", "), b.bucket("e.at"), strings.Join(pieces, ", "), b.rows(b.eventsOf()), from.Unix(), to.Unix())
 	err := b.ask(ctx, "cells", statement, func(rows driver.Rows) error {
 		var no uint32
 		var at uint64

@@ -25,16 +25,20 @@ type goal struct {
 	keys, values []string
 }
 
-// goalSet is the distinct goals of one query. A batch has a goal in every window, or in none.
+// goalSet is the distinct goals of one query. Its first is none: any event.
 type goalSet struct {
 	pointers map[*trigger.Goal]uint32 // most questions share a trigger's goal
 	nos      map[trigger.GoalKey]uint32
 	list     []goal
 }
 
-func (s *goalSet) any() bool { return len(s.list) > 0 }
+func (s *goalSet) any() bool { return len(s.list) > 1 }
 
 func (s *goalSet) add(g *trigger.Goal) uint32 {
+	if len(s.list) == 0 {
+		s.list = []goal{newGoal(trigger.Goal{})}
+		s.list[0].name = ""
+	}
 	if g == nil {
 		return 0
 	}
@@ -124,10 +128,6 @@ func (s *goalSet) held(goalOf func(no int) uint32) []column {
 	return columns
 }
 
-func (e *Events) askConversions(ctx context.Context, b *batch) error {
-	return b.measure(ctx, "conversions", b.eventsOf("1"))
-}
-
 // awaySeconds is after how long without reading that far a session counts again for a scroll goal
 // in buckets: the pause that ends a session in Plausible too.
 const awaySeconds = 30 * 60
@@ -139,7 +139,7 @@ var sinceAway = fmt.Sprintf("e.at + %d >= w.from_time AND e.at < w.to_time", awa
 // window. A session that already read that far before the window is not new in it.
 func (e *Events) askScrolls(ctx context.Context, b *batch) error {
 	b.wanted |= wantVisits
-	read := b.eventsOf("1")
+	read := b.eventsOf()
 	read.within = sinceAway
 	statement := fmt.Sprintf(`
 		SELECT w.no AS no, toUInt32(%s) AS bucket, count(), groupArray(%d)(w.session_id)
@@ -203,7 +203,7 @@ func (e *Events) List(ctx context.Context, questions []Question, wanted [][]uint
 }
 
 func (e *Events) list(ctx context.Context, b *batch, scroll bool, of []int, wanted [][]uint64, lists [][]Conversion) error {
-	read, id := b.eventsOf("1"), fingerprint
+	read, id := b.eventsOf(), "e.fingerprint"
 	read.columns = append(read.columns, "pathname", "meta.key AS prop_keys", "meta.value AS prop_values", "referrer_source", "country_code")
 	if scroll {
 		read.within, id = sinceAway, "e.session_id"

@@ -192,13 +192,8 @@ func (e *Events) ofHistory(ctx context.Context, q Question, from, to, statsFrom 
 	if w.from >= w.to || e.Lacks(q.Question) != "" {
 		return nil
 	}
-	where := "1"
-	switch {
-	case q.Goal != nil:
-	case q.Metric == trigger.Pageviews:
-		where = "name = 'pageview'"
-	default:
-		where = "name != 'engagement'"
+	if q.Goal == nil && q.Metric == trigger.Pageviews {
+		wants = wantPageviews
 	}
 	return e.withoutBroken(ctx, []Question{q}, func() error {
 		if e.Lacks(q.Question) != "" {
@@ -207,7 +202,7 @@ func (e *Events) ofHistory(ctx context.Context, q Question, from, to, statsFrom 
 		b := newBatch(e, to)
 		b.add(q, w.from, w, wants)
 		b.settle()
-		statement, scan := ask(b.rows(b.eventsOf(where)))
+		statement, scan := ask(b.rows(b.eventsOf()))
 		return b.ask(ctx, "history", statement, scan)
 	})
 }

@@ -50,11 +50,8 @@ func (p *plan) placeRanking(q Question, w window) part {
 		return part{}
 	}
 	w.by, w.least = of, q.Least
-	switch {
-	case of == ofEntryPage:
+	if of == ofEntryPage {
 		return p.put(entryPages, withoutGoal(q), w.from, w, 0)
-	case q.Goal != nil:
-		return p.put(goalRankings, q, w.from, w, 0)
 	}
 	return p.put(rankings, q, w.from, w, 0)
 }
@@ -80,11 +77,7 @@ func (e *Events) rankWhatMayReach(ctx context.Context, questions []Question, par
 }
 
 func (e *Events) askRankings(ctx context.Context, b *batch) error {
-	where := "name != 'engagement'"
-	if b.goals.any() {
-		where = "1"
-	}
-	read := b.eventsOf(where)
+	read := b.eventsOf()
 	read.columns = append(read.columns, "user_id")
 	value := ""
 	for _, r := range ranked {

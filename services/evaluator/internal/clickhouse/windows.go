@@ -12,7 +12,11 @@ import (
 )
 
 // eventsOf reads what the batch wants to measure of events.
-func (b *batch) eventsOf(where string, columns ...string) reading {
+func (b *batch) eventsOf(columns ...string) reading {
+	where := "name != 'engagement'"
+	if b.wanted == wantPageviews {
+		where = "name = 'pageview'"
+	}
 	r := reading{
 		table: "events_v2", where: where, bound: times, within: "e.at >= w.from_time AND e.at < w.to_time",
 		columns: append([]string{"toUnixTimestamp(timestamp) AS at"}, columns...),
@@ -25,12 +29,12 @@ func (b *batch) eventsOf(where string, columns ...string) reading {
 	read(wantVisitors, "user_id")
 	read(wantVisits, "session_id")
 	read(wantPageviews, "name = 'pageview' AS pageview")
-	read(wantFingerprints, "user_id", "session_id", "pathname", "meta.key AS prop_keys", "meta.value AS prop_values")
+	read(wantFingerprints, fingerprint)
 	return r
 }
 
 // fingerprint tells a conversion from others: events have no id.
-const fingerprint = "cityHash64(e.at, e.user_id, e.session_id, e.pathname, e.prop_keys, e.prop_values)"
+const fingerprint = "cityHash64(toUnixTimestamp(timestamp), user_id, session_id, pathname, meta.key, meta.value) AS fingerprint"
 
 // askLasting asks for all of a site's visitors, visits or the last event, in windows that all end at
 // the slot. Of a visitor only the last event matters, so visitors are grouped first. Between two
@@ -69,7 +73,7 @@ func (e *Events) askLasting(ctx context.Context, b *batch) error {
 		WHERE s.start >= w.from_time
 		GROUP BY no`,
 		strings.Join(merged, ", "), strings.Join(append([]string{"m.site_id AS site, w.from_time AS start, max(m.at) AS last"}, states...), ", "),
-		by, b.scan(b.eventsOf("name != 'engagement'", keys...)), by)
+		by, b.scan(b.eventsOf(keys...)), by)
 	return b.ask(ctx, "visitors", statement, func(rows driver.Rows) error {
 		var no uint32
 		var m measured
@@ -82,11 +86,7 @@ func (e *Events) askLasting(ctx context.Context, b *batch) error {
 }
 
 func (e *Events) askWindows(ctx context.Context, b *batch) error {
-	where := "name != 'engagement'"
-	if b.wanted == wantPageviews {
-		where = "name = 'pageview'"
-	}
-	return b.measure(ctx, "windows", b.eventsOf(where))
+	return b.measure(ctx, "windows", b.eventsOf())
 }
 
 // measured is what is counted of the rows e of a window w, in the order in which measure reads it.
@@ -101,7 +101,7 @@ func (b *batch) measured() string {
 		pageviews,
 		"count()",
 		"max(e.at)",
-		b.aggregate(wantFingerprints, fmt.Sprintf("groupArray%%s(%d)(%s%%s)", trigger.FingerprintCap, fingerprint), "emptyArrayUInt64()"),
+		b.aggregate(wantFingerprints, fmt.Sprintf("groupArray%%s(%d)(e.fingerprint%%s)", trigger.FingerprintCap), "emptyArrayUInt64()"),
 	}, ", ")
 }
 
