@@ -21,7 +21,7 @@ type Filters struct {
 // Filter is a condition on an event: one of the two forms.
 type Filter struct {
 	// A comparison of a dimension with values, of which one must fit.
-	Operator      string // is, contains, matches, matches_wildcard: the negations are Not; of scrollDepth: at_least
+	Operator      string // is, contains, matches, matches_wildcard: the negations are Not; of ScrollDepth: at_least
 	Dimension     string // as in the Stats API: event:page, visit:country, event:props:plan
 	Values        []string
 	CaseSensitive bool

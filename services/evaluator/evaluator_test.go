@@ -484,9 +484,10 @@ func TestQueriesPerSlotAreConstant(t *testing.T) {
 		for i, kind := range kinds {
 			for n := range each {
 				config := strings.ReplaceAll(kind.config, "#", strconv.Itoa(60+10*n))
+				filters := []string{"[]", `[["has_done", ["is", "event:name", ["Signup"]]]]`, `[["is_not", "visit:exit_page", ["/"]]]`}[n%3]
 				_, err := b.pool.Exec(t.Context(), `
-					INSERT INTO triggers (id, webhook_id, site_id, type, name, config, revised_at) VALUES ($1, 'wh_1', $2, $3, 'Many', $4, $5)
-					ON CONFLICT DO NOTHING`, fmt.Sprintf("many_%d_%d", i, n), b.demo.SiteID, kind.of, config, noon.Add(-2*time.Minute))
+					INSERT INTO triggers (id, webhook_id, site_id, type, name, config, filters, revised_at) VALUES ($1, 'wh_1', $2, $3, 'Many', $4, $5, $6)
+					ON CONFLICT DO NOTHING`, fmt.Sprintf("many_%d_%d", i, n), b.demo.SiteID, kind.of, config, filters, noon.Add(-2*time.Minute))
 				require.NoError(t, err)
 			}
 		}

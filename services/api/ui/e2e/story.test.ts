@@ -99,8 +99,13 @@ test("a webhook with a spike trigger: what is wrong is told at its field, and th
   await button("Only a part of the visitors").click();
   await button("Add a condition").click();
   await button("/blog/*").click(); // a page of one of the site's goals
+  await page.getByRole("button", { name: /Condition/ }).click();
+  await page.getByRole("option", { name: "is, anywhere in the visit" }).click();
+  await shown(/Would have fired/);
   await look(page, "form");
   await page.getByRole("button", { name: "Remove this condition" }).click();
+  await threshold.fill("5000"); // the site has traffic: what the history has is for the story to decide
+  await page.keyboard.press("Tab");
 });
 
 test("the message as it will be", async () => {

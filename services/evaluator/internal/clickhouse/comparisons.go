@@ -111,7 +111,7 @@ func (c *compiler) read(name, expression string) string {
 func (c *compiler) comparison(f trigger.Filter) string {
 	if f.Dimension == trigger.ScrollDepth {
 		depth := c.read("scrolled", c.events.scrollDepth())
-		return fmt.Sprintf("(%[1]s <= 100 AND %[1]s >= toUInt8(%[2]s[1]))", depth, c.hold(f.Values...))
+		return fmt.Sprintf("(%[1]s <= 100 AND %[1]s >= toUInt8OrZero(%[2]s[1]))", depth, c.hold(f.Values...))
 	}
 	operator, values := f.Operator, slices.Clone(f.Values)
 	var x, present string
