@@ -100,7 +100,7 @@ test("a webhook with a spike trigger: what is wrong is told at its field, and th
   await button("Add a condition").click();
   await button("/blog/*").click(); // a page of one of the site's goals
   await page.getByRole("button", { name: /Condition/ }).click();
-  await page.getByRole("option", { name: "is, anywhere in the visit" }).click();
+  await page.getByRole("option", { name: "the visit had", exact: true }).click();
   await shown(/Would have fired/);
   await look(page, "form");
   await page.getByRole("button", { name: "Remove this condition" }).click();

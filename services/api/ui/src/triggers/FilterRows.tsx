@@ -16,8 +16,8 @@ const operators = [
   { id: "matches_wildcard_not", name: "does not match (* and **)" },
   { id: "matches", name: "matches a regular expression" },
   { id: "matches_not", name: "does not match a regular expression" },
-  { id: "has_done", name: "is, anywhere in the visit" },
-  { id: "has_not_done", name: "is nowhere in the visit" },
+  { id: "has_done", name: "the visit had" },
+  { id: "has_not_done", name: "the visit had not" },
 ];
 
 const dimensions = [
@@ -51,14 +51,17 @@ const isComparison = (condition: unknown[]): condition is Row =>
 
 const ofVisit = (operator: string) => operator === "has_done" || operator === "has_not_done";
 
+/** How a visit's events are compared: paths with wildcards as patterns. */
+const within = (dimension: string, values: string[]) => (dimension !== "event:goal" && values.some((value) => value.includes("*")) ? "matches_wildcard" : "is");
+
 export function rowOf(condition: Condition): Row | undefined {
   const [operator, inner] = condition;
-  if (ofVisit(operator) && condition.length === 2 && Array.isArray(inner) && isComparison(inner) && inner[0] === "is" && inner[1].startsWith("event:")) return [operator, inner[1], inner[2]];
+  if (ofVisit(operator) && condition.length === 2 && Array.isArray(inner) && isComparison(inner) && inner[0] === within(inner[1], inner[2]) && inner[1].startsWith("event:")) return [operator, inner[1], inner[2]];
   return isComparison(condition) ? condition : undefined;
 }
 
 export function conditionOf([operator, dimension, values]: Row): Condition {
-  return ofVisit(operator) ? [operator, ["is", dimension, values]] : [operator, dimension, values];
+  return ofVisit(operator) ? [operator, [within(dimension, values), dimension, values]] : [operator, dimension, values];
 }
 
 /** Those that a dimension takes: goals have no patterns, and a visit has done only what an event tells. */

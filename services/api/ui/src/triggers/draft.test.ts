@@ -76,11 +76,11 @@ test("the site's goals suggest values, and one with wildcards an operator that k
 });
 
 test("what a visit has done is an operator of a row", () => {
-  for (const condition of [["has_not_done", ["is", "event:goal", ["Buy"]]], ["contains", "visit:entry_page", ["/a"]]] satisfies Condition[]) {
+  for (const condition of [["has_not_done", ["is", "event:goal", ["Buy", "Visit /a*"]]], ["has_done", ["matches_wildcard", "event:page", ["/", "/blog/*"]]], ["contains", "visit:entry_page", ["/a"]]] satisfies Condition[]) {
     expect(conditionOf(rowOf(condition)!)).toEqual(condition);
   }
   expect(rowOf(["has_done", ["is", "event:page", ["/"]]])).toEqual(["has_done", "event:page", ["/"]]);
-  for (const condition of [["has_done", ["contains", "event:page", ["/"]]], ["has_done", ["is", "visit:os", ["Mac"]]], ["has_done", ["or", []]], ["not", ["is", "event:page", ["/"]]]] satisfies Condition[]) {
+  for (const condition of [["has_done", ["contains", "event:page", ["/"]]], ["has_done", ["is", "event:page", ["/a*"]]], ["has_done", ["is", "visit:os", ["Mac"]]], ["has_done", ["or", []]], ["not", ["is", "event:page", ["/"]]]] satisfies Condition[]) {
     expect(rowOf(condition)).toBeUndefined();
   }
   const ids = (dimension: string) => operatorsOf(dimension).map(({ id }) => id);
