@@ -128,7 +128,7 @@ func newBatch(e *Events, slot time.Time) *batch {
 	return &batch{events: e, slot: slot, windowNo: map[window]uint32{}, common: math.MaxUint8}
 }
 
-// expect makes room for so many windows at once: to grow step by step costs a slot of 10,000 triggers 10 ms.
+// expect makes room for so many windows at once: to grow step by step was most of what add took.
 func (b *batch) expect(windows int) {
 	b.windows, b.results, b.reads = make([]window, 0, windows), make([]result, 0, windows), make([]siteSpan, 0, windows)
 	b.windowNo = make(map[window]uint32, windows)
