@@ -14,7 +14,9 @@ const FlushInterval = 5 * time.Second
 
 // Insert writes rows as Plausible does: the events in one batch, the sessions in another.
 func Insert(ctx context.Context, conn driver.Conn, rows Rows) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	// A start's ten days are 270,000 rows, for which a busy machine has taken over 30 s.
+	patience := 30*time.Second + time.Duration(len(rows.Events)+len(rows.Sessions))*time.Millisecond
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := plausible.InsertEvents(ctx, conn, rows.Events); err != nil {
 		return err
