@@ -36,8 +36,7 @@ func (s *goalSet) any() bool { return len(s.list) > 1 }
 
 func (s *goalSet) add(g *trigger.Goal) uint32 {
 	if len(s.list) == 0 {
-		s.list = []goal{newGoal(trigger.Goal{})}
-		s.list[0].name = ""
+		s.list = []goal{{scroll: noScroll, keys: []string{}, values: []string{}}}
 	}
 	if g == nil {
 		return 0

@@ -85,11 +85,7 @@ func (e *Events) askLasting(ctx context.Context, b *batch) error {
 	})
 }
 
-func (e *Events) askWindows(ctx context.Context, b *batch) error {
-	return b.measure(ctx, "windows", b.eventsOf())
-}
-
-// measured is what is counted of the rows e of a window w, in the order in which measure reads it.
+// measured is what is counted of the rows e of a window w, in the order in which askWindows reads it.
 func (b *batch) measured() string {
 	pageviews := "toUInt64(0)"
 	if b.wanted&wantPageviews != 0 {
@@ -105,12 +101,11 @@ func (b *batch) measured() string {
 	}, ", ")
 }
 
-// measure measures each window.
-func (b *batch) measure(ctx context.Context, family string, read reading) error {
+func (e *Events) askWindows(ctx context.Context, b *batch) error {
 	statement := fmt.Sprintf(`
 		SELECT w.no AS no, toUInt32(%s) AS bucket, %s%s
-		GROUP BY no, bucket`, b.bucket("e.at"), b.measured(), b.rows(read))
-	return b.ask(ctx, family, statement, func(rows driver.Rows) error {
+		GROUP BY no, bucket`, b.bucket("e.at"), b.measured(), b.rows(b.eventsOf()))
+	return b.ask(ctx, "windows", statement, func(rows driver.Rows) error {
 		var no uint32
 		var m measured
 		if err := rows.Scan(&no, &m.start, &m.visitors, &m.visits, &m.pageviews, &m.events, &m.last, &m.fingerprints); err != nil {

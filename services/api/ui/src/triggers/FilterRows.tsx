@@ -51,7 +51,7 @@ const isComparison = (condition: unknown[]): condition is Row =>
 
 const ofVisit = (operator: string) => operator === "has_done" || operator === "has_not_done";
 
-/** How a visit's events are compared: paths with wildcards as patterns. */
+/** How values are looked for: paths with wildcards as patterns. */
 const within = (dimension: string, values: string[]) => (dimension !== "event:goal" && values.some((value) => value.includes("*")) ? "matches_wildcard" : "is");
 
 export function rowOf(condition: Condition): Row | undefined {
@@ -81,9 +81,10 @@ interface FilterRowsProps {
 /** Narrows a trigger to a part of the site's events. Conditions within others are written as JSON. */
 export function FilterRows({ filters, onChange, errorAt }: FilterRowsProps) {
   const goals = useGoals();
-  const [asJSON, setAsJSON] = useState(() => filters.some((condition) => rowOf(condition) === undefined));
-  if (asJSON) return <FiltersAsJSON filters={filters} onChange={onChange} error={errorAt("")} onRows={filters.every((condition) => rowOf(condition) !== undefined) ? () => setAsJSON(false) : undefined} />;
   const rows = filters.map(rowOf).filter((row) => row !== undefined);
+  const simple = rows.length === filters.length;
+  const [asJSON, setAsJSON] = useState(!simple);
+  if (asJSON) return <FiltersAsJSON filters={filters} onChange={onChange} error={errorAt("")} onRows={simple ? () => setAsJSON(false) : undefined} />;
   const change = (i: number, row: Row) => onChange(filters.map((other, at) => (at === i ? conditionOf(row) : other)));
   return (
     <div className="flex flex-col gap-3">
@@ -138,7 +139,7 @@ export function FilterRows({ filters, onChange, errorAt }: FilterRowsProps) {
 /** A suggested value beside those that are there; the path of a goal may have wildcards, which only some operators know. */
 export function withSuggestion([operator, dimension, values]: Row, value: string): Row {
   const known = values.filter((each) => each !== "");
-  return [value.includes("*") && dimension !== "event:goal" && operator === "is" && known.length === 0 ? "matches_wildcard" : operator, dimension, [...known, value]];
+  return [operator === "is" && known.length === 0 ? within(dimension, [value]) : operator, dimension, [...known, value]];
 }
 
 /** Values that the site's goals name. Scroll goals are only for what a visit has done. */
