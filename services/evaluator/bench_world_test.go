@@ -79,6 +79,21 @@ func (w *world) flush(t testing.TB, until time.Time) {
 	for w.written.Before(until) {
 		w.write(t, w.written.Add(flush), perFlush)
 	}
+	w.awaitMerges(t)
+}
+
+// awaitMerges waits until ClickHouse has merged what it wants to. Between two slots of an evaluator it has ten seconds for
+// that; slots that follow one another at once would all share the two cores with merges.
+func (w *world) awaitMerges(t testing.TB) {
+	t.Helper()
+	for quiet := 0; quiet < 5; quiet++ { // a merge begins a moment after the rows came that it is for
+		var merges uint64
+		require.NoError(t, w.conn.QueryRow(t.Context(), "SELECT count() FROM system.merges").Scan(&merges))
+		if merges > 0 {
+			quiet = -1
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 func (w *world) write(t testing.TB, to time.Time, rows int) {

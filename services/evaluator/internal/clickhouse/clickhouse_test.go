@@ -287,6 +287,27 @@ func TestEqualRowsOfOneSecondAreSeveralConversions(t *testing.T) {
 	assert.Len(t, list[0], 2, "as many as are wanted")
 }
 
+// A basket is sent as one event for each thing in it, within a second.
+func TestConversionsOfOneVisitorAndSecondAreListedEach(t *testing.T) {
+	b := newBench(t)
+	b.insert(props(named("Purchase", at(5, 1, "/a")), "item", "tea"), props(named("Purchase", at(5, 1, "/a")), "item", "cup"), props(named("Purchase", at(5, 1, "/b")), "item", "pot"),
+		props(named("Purchase", at(5, 2, "/a")), "item", "mug"))
+	q := numberOf(trigger.Events, before(60, 0)).of(trigger.AskEach).reaching(trigger.Goal{EventName: "Purchase"})
+	list := func(wanted []uint64) (items []string) {
+		lists, err := b.List(t.Context(), []Question{q}, [][]uint64{wanted})
+		require.NoError(t, err)
+		for _, c := range lists[0] {
+			items = append(items, c.Page+" "+c.Props["item"])
+		}
+		return items
+	}
+	fingerprints := b.answer(q)[0].Buckets[0].Fingerprints
+	require.Len(t, fingerprints, 4)
+	assert.ElementsMatch(t, []string{"/a tea", "/a cup", "/b pot", "/a mug"}, list(fingerprints))
+	ofFirst := fingerprints[1] // they are sorted, and three of four are the first visitor's
+	assert.Len(t, list([]uint64{ofFirst, ofFirst}), 2, "one was told before")
+}
+
 func TestFirstBucketStartsWithItsWindow(t *testing.T) {
 	b := newBench(t)
 	b.insert(named("Signup", at(18, 1, "/")), named("Signup", at(16, 2, "/")), named("Signup", at(15, 3, "/")), at(12, 4, "/"), at(1, 4, "/"))

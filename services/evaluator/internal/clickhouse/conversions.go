@@ -173,7 +173,8 @@ type Conversion struct {
 }
 
 // List reads the conversions with the wanted fingerprints, which AskEach told, the newest first, up
-// to ListedConversions for each question. It takes one query, and one more for scroll goals.
+// to ListedConversions for each question, and no more of a fingerprint than are wanted: where others of the
+// same visitor and second were told before, it may be those. It takes one query, and one more for scroll goals.
 func (e *Events) List(ctx context.Context, questions []Question, wanted [][]uint64) ([][]Conversion, error) {
 	lists := make([][]Conversion, len(questions))
 	for _, scroll := range []bool{false, true} {
@@ -207,38 +208,45 @@ func (e *Events) list(ctx context.Context, b *batch, scroll bool, of []int, want
 	if scroll {
 		read.within, id = sinceAway, "e.session_id"
 	}
+	// A session reaches its goal once, when it first reads that far. Of other conversions each row is one.
+	columns := "e.at AS first, e.pathname AS page, e.referrer_source AS source, toString(e.country_code) AS country, e.prop_keys AS keys, e.prop_values AS texts"
+	once := ""
+	if scroll {
+		columns = "min(e.at) AS first, argMin(e.pathname, e.at) AS page, argMin(e.referrer_source, e.at) AS source, argMin(toString(e.country_code), e.at) AS country, " +
+			"argMin(e.prop_keys, e.at) AS keys, argMin(e.prop_values, e.at) AS texts"
+		once = "GROUP BY no, id HAVING first >= any(w.from_time)"
+	}
 	statement := fmt.Sprintf(`
-		SELECT no, first, id, page, source, country, keys, texts
-		FROM (
-			SELECT w.no AS no, %[1]s AS id, any(w.from_time) AS since, min(e.at) AS first,
-			       argMin(e.pathname, e.at) AS page, argMin(e.referrer_source, e.at) AS source, argMin(toString(e.country_code), e.at) AS country,
-			       argMin(e.prop_keys, e.at) AS keys, argMin(e.prop_values, e.at) AS texts%[2]s AND has(w.wanted, %[1]s)
-			GROUP BY no, id
-		)
-		WHERE first >= since
-		ORDER BY no, first DESC, id
-		LIMIT %[3]d BY no`, id, b.rows(read), ListedConversions)
+		SELECT w.no AS no, %[1]s AS id, %[2]s%[3]s AND has(w.wanted, %[1]s)
+		%[4]s
+		ORDER BY no, first DESC, id, page
+		LIMIT %[5]d BY no`, id, columns, b.rows(read), once, trigger.FingerprintCap)
+	missing := make([]map[uint64]int, len(b.windows))
+	for no, i := range of {
+		missing[no] = map[uint64]int{}
+		for _, f := range wanted[i] {
+			missing[no][f]++
+		}
+	}
 	return b.ask(ctx, "list", statement, func(rows driver.Rows) error {
 		var no, at uint32
-		var fingerprint uint64
+		var id uint64
 		var c Conversion
 		var keys, values []string
-		if err := rows.Scan(&no, &at, &fingerprint, &c.Page, &c.Source, &c.Country, &keys, &values); err != nil {
+		if err := rows.Scan(&no, &id, &at, &c.Page, &c.Source, &c.Country, &keys, &values); err != nil {
 			return err
 		}
-		c.At = instant(at)
-		c.Country = strings.Trim(c.Country, "\x00") // unknown is two NUL bytes
-		for i, key := range keys {
-			if c.Props == nil {
-				c.Props = map[string]string{}
+		if i := of[no]; missing[no][id] > 0 && len(lists[i]) < ListedConversions {
+			missing[no][id]--
+			c.At = instant(at)
+			c.Country = strings.Trim(c.Country, "\x00") // unknown is two NUL bytes
+			for k, key := range keys {
+				if c.Props == nil {
+					c.Props = map[string]string{}
+				}
+				c.Props[key] = values[k]
 			}
-			c.Props[key] = values[i]
-		}
-		i := of[no]
-		for _, f := range wanted[i] { // equal rows of one second share a fingerprint: each is listed
-			if f == fingerprint && len(lists[i]) < ListedConversions {
-				lists[i] = append(lists[i], c)
-			}
+			lists[i] = append(lists[i], c)
 		}
 		return nil
 	}, column{"wanted", "Array(UInt64)", func(no int) any { return wanted[of[no]] }})

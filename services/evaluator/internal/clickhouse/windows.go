@@ -14,7 +14,7 @@ import (
 // eventsOf reads what the batch wants to measure of events.
 func (b *batch) eventsOf(columns ...string) reading {
 	where := "name != 'engagement'"
-	if b.wanted == wantPageviews {
+	if b.wanted == wantPageviews && !b.goals.any() {
 		where = "name = 'pageview'"
 	}
 	r := reading{
@@ -33,8 +33,9 @@ func (b *batch) eventsOf(columns ...string) reading {
 	return r
 }
 
-// fingerprint tells a conversion from others: events have no id.
-const fingerprint = "cityHash64(toUnixTimestamp(timestamp), user_id, session_id, pathname, meta.key, meta.value) AS fingerprint"
+// fingerprint tells conversions of a goal apart, as events have no id: when, and whose. Several of one visitor in the same
+// second share it. To look at their pages and properties too would cost every slot a third of its query's time.
+const fingerprint = "cityHash64(toUnixTimestamp(timestamp), user_id) AS fingerprint"
 
 // askLasting asks for all of a site's visitors, visits or the last event, in windows that all end at
 // the slot. Of a visitor only the last event matters, so visitors are grouped first. Between two
