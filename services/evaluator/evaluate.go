@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -72,13 +71,7 @@ func (e *evaluator) evaluate(ctx context.Context, slot time.Time) (firings int, 
 	}
 	r := e.round
 	r.begin(len(triggers))
-	for i, w := range triggers {
-		t := &r.turns[i]
-		*t = e.turnOf(w, slot)
-		if t.due {
-			e.ask(t, r.plan, slot)
-		}
-	}
+	e.askAll(r, triggers, slot)
 	if err := r.plan.answer(ctx, e, slot); err != nil {
 		return 0, err
 	}
@@ -141,7 +134,7 @@ type round struct {
 }
 
 func newRound() *round {
-	return &round{plan: newPlan(), after: make([]standings, runtime.GOMAXPROCS(0)), missed: map[string][]trigger.Past{}}
+	return &round{plan: newPlan(), after: make([]standings, portions), missed: map[string][]trigger.Past{}}
 }
 
 // begin makes room for so many turns, and forgets the slot before.
@@ -200,10 +193,41 @@ func (t *turn) state() trigger.State {
 	return t.before.unpacked()
 }
 
-// ask collects what the trigger must know of the slot.
-func (e *evaluator) ask(t *turn, p *plan, slot time.Time) {
+// askAll collects what all triggers must know of the slot.
+func (e *evaluator) askAll(r *round, triggers []*watched, slot time.Time) {
+	questions := make([][]trigger.Question, len(triggers))
+	inPortions(r.turns, func(_, first int, some []turn) {
+		for i := range some {
+			t := &some[i]
+			if *t = e.turnOf(triggers[first+i], slot); t.due {
+				questions[first+i] = e.ask(t, slot)
+			}
+		}
+	})
+	for i := range r.turns {
+		if t := &r.turns[i]; t.due && !t.faulty {
+			t.asked = r.plan.ask(t.watched, questions[i])
+		}
+	}
+}
+
+// ask is what the trigger must know of the slot.
+func (e *evaluator) ask(t *turn, slot time.Time) []trigger.Question {
 	defer e.contain(t)
-	t.asked = p.ask(t.watched, t.Config.Ask(t.setting(), t.state(), t.slot(slot)))
+	return t.Config.Ask(t.setting(), t.state(), t.slot(slot))
+}
+
+// portions is in how many parts turns are worked on at once: as many as there are processors.
+var portions = runtime.GOMAXPROCS(0)
+
+// inPortions does the work for all turns, of each portion a part that starts with the first-th.
+func inPortions(turns []turn, work func(portion, first int, some []turn)) {
+	size := max(1, (len(turns)+portions-1)/portions)
+	var working sync.WaitGroup
+	for first := 0; first < len(turns); first += size {
+		working.Go(func() { work(first/size, first, turns[first:min(first+size, len(turns))]) })
+	}
+	working.Wait()
 }
 
 // contain is deferred where code of a trigger's type runs: a fault in it harms no other trigger.
@@ -221,14 +245,20 @@ func (e *evaluator) cadence(c trigger.Config) time.Duration {
 	return time.Duration(slots) * e.interval
 }
 
-// crews are into how many groups types are divided that take turns. Fewer would have every slot ask every kind of
-// question, more leave a slot to all that the few types of a crew ask.
-const crews = 3
+// leaders are the types whose long windows ask the most, each in a query of another kind: conversions, metrics of visits,
+// and visitors since a conversion. Each leads a crew of types, to which the others are dealt out. Fewer crews would have
+// every slot ask every kind of question, more leave a slot to all that the few types of a crew ask.
+var leaders = []trigger.Type{trigger.GoalAchievedType, trigger.MetricThresholdType, trigger.GoalSilenceType}
+
+var crews = int64(len(leaders))
 
 var crewOf = func() map[trigger.Type]int64 {
 	crew := map[trigger.Type]int64{}
 	for i, t := range trigger.Types() {
-		crew[t] = int64(i % crews)
+		crew[t] = int64(i) % crews
+	}
+	for i, t := range leaders {
+		crew[t] = int64(i)
 	}
 	return crew
 }()
@@ -253,19 +283,13 @@ type findings struct {
 	faulty   []failure
 }
 
-// stepAll takes all triggers through the slot, as many at once as there are processors: steps are pure.
+// stepAll takes all triggers through the slot, in portions: steps are pure.
 func (e *evaluator) stepAll(r *round, slot time.Time) (all findings) {
 	view := e.ingestion.view()
-	portion := max(1, (len(r.turns)+len(r.after)-1)/len(r.after))
-	found := make([]findings, len(r.after))
-	var stepping sync.WaitGroup
-	portions := 0
-	for some := range slices.Chunk(r.turns, portion) {
-		f, after := &found[portions], &r.after[portions]
-		portions++
-		stepping.Go(func() { e.stepSome(some, r.plan, r.missed, view, slot, after, f) })
-	}
-	stepping.Wait()
+	found := make([]findings, portions)
+	inPortions(r.turns, func(portion, _ int, some []turn) {
+		e.stepSome(some, r.plan, r.missed, view, slot, &r.after[portion], &found[portion])
+	})
 	for _, f := range found {
 		all.occurred, all.faulty = append(all.occurred, f.occurred...), append(all.faulty, f.faulty...)
 	}

@@ -66,10 +66,10 @@ func (e *evaluator) run(ctx context.Context, wake func()) error {
 	return nil
 }
 
-// How much garbage may gather beside what lives: all that a slot of 10,000 triggers leaves behind, or of more a
-// quarter of what lives. So much memory is kept for the next slot, too.
+// How much garbage may gather beside what lives: twice what a slot of 10,000 triggers leaves behind, as a collection
+// begins well before there is so much, or of more a quarter of what lives. So much memory is kept for the next slot, too.
 const (
-	slotGarbage    = 12 << 20
+	slotGarbage    = 20 << 20
 	garbagePercent = 25
 )
 

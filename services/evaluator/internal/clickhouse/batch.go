@@ -29,11 +29,12 @@ type batch struct {
 	windows  []window
 	windowNo map[window]uint32
 	results  []result // of the windows
-	reads    []siteSpan
-	spans    [kinds][depths][]span // of the sites of each depth
-	depthOf  map[siteKind]depth
-	wanted   uint8 // what any window wants
-	common   uint8 // what all want
+	reads    []span   // of each window, the times of the rows that it needs
+	spans    [scans][]span
+	named    [scans]bool // some windows of the scan have a goal
+	nameless [scans]bool // some have none
+	wanted   uint8       // what any window wants
+	common   uint8       // what all want
 }
 
 // window is comparable: equal ones are measured once.
@@ -48,52 +49,49 @@ type window struct {
 	least       int64
 }
 
-// kind is whether windows have a goal.
-type kind uint8
+// A layer is rows that are joined with windows by themselves. Rows of the last two hours are read by one scan, in layers by
+// how long ago they happened: a window of five minutes does not meet an hour's rows only to refuse them. What reaches
+// further back has a scan and a layer of its own, with its rows as new as they may be.
+type layer uint8
 
 const (
-	anyEvent kind = iota
-	ofGoal
-	kinds
-)
-
-type siteKind struct {
-	site int64
-	kind kind
-}
-
-func (w window) siteKind() siteKind {
-	k := siteKind{w.site, anyEvent}
-	if w.goal > 0 {
-		k.kind = ofGoal
-	}
-	return k
-}
-
-// depth is how far back a site's rows are read, as deep as its deepest window needs. Rows of the last minutes
-// lie in small parts of the table that are found by their time, those of a day in the day's part of the primary
-// key; one deep window must not make the scan deep for other sites.
-type depth uint8
-
-const (
-	minutes depth = iota
-	hours
+	minutes layer = iota
+	halfHour
+	twoHours
 	day
 	older
-	depths
 )
 
-func depthOf(readFrom uint32, slot time.Time) depth {
-	switch back := slot.Unix() - int64(readFrom); {
-	case back <= 15*60:
-		return minutes
-	case back <= 2*3600:
-		return hours
-	case back <= 24*3600:
+// recentLayers end so many seconds before the slot.
+var recentLayers = [...]int64{minutes: 5 * 60, halfHour: 30 * 60, twoHours: 2 * 3600}
+
+const daySeconds = 24 * 3600
+
+// layerOf is where a row of that time lies, or how deep a window reaches that begins then.
+func layerOf(at uint32, slot time.Time) layer {
+	back := slot.Unix() - int64(at)
+	for l, end := range recentLayers {
+		if back <= end {
+			return layer(l)
+		}
+	}
+	if back <= daySeconds {
 		return day
 	}
 	return older
 }
+
+// scan is how rows are read: one scan has all that is recent, another for each layer below.
+type scan uint8
+
+const (
+	recentScan scan = iota
+	dayScan
+	olderScan
+	scans
+)
+
+func scanOf(l layer) scan { return scan(max(l, twoHours) - twoHours) }
 
 const unbroken = math.MaxUint32
 
@@ -130,7 +128,7 @@ func newBatch(e *Events, slot time.Time) *batch {
 
 // expect makes room for so many windows at once: to grow step by step was most of what add took.
 func (b *batch) expect(windows int) {
-	b.windows, b.results, b.reads = make([]window, 0, windows), make([]result, 0, windows), make([]siteSpan, 0, windows)
+	b.windows, b.results, b.reads = make([]window, 0, windows), make([]result, 0, windows), make([]span, 0, windows)
 	b.windowNo = make(map[window]uint32, windows)
 }
 
@@ -140,7 +138,7 @@ func (b *batch) add(q Question, readFrom uint32, w window, wants uint8) uint32 {
 	w.site, w.goal, w.filter = q.SiteID, b.goals.add(q.Goal), b.filters.add(b.events, q.Filters, b.visits)
 	no, known := b.windowNo[w]
 	if !known {
-		b.reads = append(b.reads, siteSpan{w.siteKind(), span{readFrom, w.to}})
+		b.reads = append(b.reads, span{readFrom, w.to})
 		no = uint32(len(b.windows))
 		b.windowNo[w] = no
 		b.windows, b.results = append(b.windows, w), append(b.results, result{})
@@ -155,14 +153,28 @@ func (b *batch) settle() {
 	for _, r := range b.results {
 		b.common &= r.wants
 	}
-	b.depthOf = make(map[siteKind]depth, len(b.reads))
-	for _, r := range b.reads {
-		b.depthOf[r.siteKind] = max(b.depthOf[r.siteKind], depthOf(r.from, b.slot))
+	for no, r := range b.reads {
+		of := scanOf(layerOf(r.from, b.slot))
+		b.spans[of] = append(b.spans[of], r)
+		if b.windows[no].goal > 0 {
+			b.named[of] = true
+		} else {
+			b.nameless[of] = true
+		}
 	}
-	for _, r := range b.reads {
-		d := b.depthOf[r.siteKind]
-		b.spans[r.kind][d] = append(b.spans[r.kind][d], r.span)
+}
+
+// layersOf are those whose rows a window needs.
+func (b *batch) layersOf(no int) []uint8 {
+	first, last := layerOf(max(b.reads[no].to, 1)-1, b.slot), layerOf(b.reads[no].from, b.slot)
+	if last > twoHours {
+		return []uint8{uint8(last)}
 	}
+	var list []uint8
+	for l := first; l <= last; l++ {
+		list = append(list, uint8(l))
+	}
+	return list
 }
 
 // aggregate fills in a form such as "uniq%s(e.user_id%s)": as it is if every window wants it, with
@@ -194,90 +206,93 @@ type reading struct {
 	where   string                    // on the scanned rows
 	bound   func(spans []span) string // that a row is in one of the spans, or near
 	within  string                    // on e, a row, and w, a window: that the row is in its time
+	layered bool                      // worth it where there are many windows
 }
 
 // rows is the part of a statement that has each row e of each window w. It ends within WHERE.
 func (b *batch) rows(r reading) string {
-	columns, conditions := append([]string{"site_id"}, r.columns...), []string{r.within}
-	on := "e.site_id = w.site_id"
+	windows, on, with, conditions := "windows", "e.site_id = w.site_id", b.scanned, []string{r.within, "e.scan = w.scan"}
+	if r.layered {
+		windows, on, with = b.layered(), "e.key = w.key", b.layer
+		conditions = []string{r.within, "e.site_id = w.site_id", "e.layer = w.layer"}
+	}
 	if b.goals.any() {
 		more, condition := b.goals.condition(b.events)
-		columns, conditions = append(columns, more...), append(conditions, condition...)
-		on += " AND e.as_name = w.name"
+		r.columns, conditions = append(append(r.columns, "name"), more...), append(append(conditions, "if(w.name = '', e.name != 'engagement', e.name = w.name)"), condition...)
 	}
 	if b.filters.any() {
-		columns, conditions = append(columns, b.filters.columns()...), append(conditions, b.filters.condition())
+		r.columns, conditions = append(r.columns, b.filters.columns()...), append(conditions, b.filters.condition())
 		if b.filters.asks() {
-			columns = append(columns, "session_id")
+			r.columns = append(r.columns, "session_id")
 		}
 	}
-	slices.Sort(columns)
-	r.columns = slices.Compact(columns)
 	return fmt.Sprintf(`
 		FROM (%s
 		) AS e
-		INNER JOIN windows AS w ON %s
-		WHERE %s`, b.scan(r), on, strings.Join(conditions, " AND "))
+		INNER JOIN %s AS w ON %s
+		WHERE %s`, b.scan(r, with), windows, on, strings.Join(conditions, " AND "))
 }
 
-// asName is the name under which a row is joined with the windows of a kind: every one with those of any event.
-var asName = [kinds]string{anyEvent: "''", ofGoal: "CAST(name AS String)"}
+// scanned is what rows of a scan have for the join.
+func (b *batch) scanned(s scan) []string { return []string{fmt.Sprintf("toUInt8(%d) AS scan", s)} }
 
-// scan reads the sites of each kind and depth by themselves: ClickHouse leaves out what lies in other times only where
-// one time holds for all sites. But the last two hours are read once, for both kinds: to plan a scan costs
-// ClickHouse 8 ms, and what is read too much is thrown away before it is joined.
-func (b *batch) scan(r reading) string {
-	var scans []string
-	scan := func(name, where string) {
-		columns := r.columns
-		if b.goals.any() {
-			columns = append(slices.Clone(columns), name+" AS as_name")
-		}
-		scans = append(scans, fmt.Sprintf(`
-			SELECT %s FROM %s WHERE %s`, strings.Join(columns, ", "), r.table, where))
+// layered is the windows, each as often as it has layers. What must be equal in rows and windows is hashed to one
+// number, which is joined faster than columns, and compared afterwards.
+func (b *batch) layered() string {
+	key := "cityHash64(site_id, layer)"
+	if b.goals.any() {
+		key = "cityHash64(site_id, layer, name != '', name)"
 	}
-	rows := [kinds]string{anyEvent: r.where, ofGoal: "name IN (SELECT name FROM windows)"}
-	var shallow [kinds]string // that a row is one of the last two hours
-	var recent []span
-	for k := range kinds {
-		near, far := b.spans[k][minutes], b.spans[k][hours]
-		if len(near)+len(far) == 0 {
+	return fmt.Sprintf("(SELECT *, arrayJoin(layers) AS layer, %s AS key FROM windows)", key)
+}
+
+// layer is what rows of a scan have for that join. One that windows of any event and of goals look at is there twice.
+func (b *batch) layer(s scan) []string {
+	l := fmt.Sprintf("toUInt8(%d)", layer(s)+twoHours)
+	if s == recentScan {
+		l = fmt.Sprintf("multiIf(at >= %d, %d, at >= %d, %d, %d)", b.slot.Unix()-recentLayers[minutes], minutes, b.slot.Unix()-recentLayers[halfHour], halfHour, twoHours)
+	}
+	const nameless, named = "cityHash64(site_id, layer, 0, '')", "cityHash64(site_id, layer, 1, name)"
+	key := fmt.Sprintf("arrayJoin([%s, %s])", nameless, named)
+	switch {
+	case !b.goals.any():
+		key = "cityHash64(site_id, layer)"
+	case !b.named[s]:
+		key = nameless
+	case !b.nameless[s]:
+		key = named
+	}
+	return []string{l + " AS layer", key + " AS key"}
+}
+
+// scan reads the rows that windows need, with further columns that may differ by scan.
+func (b *batch) scan(r reading, more func(scan) []string) string {
+	columns := append([]string{"site_id"}, r.columns...)
+	slices.Sort(columns)
+	columns = slices.Clip(slices.Compact(columns)) // of each scan the same, in the same places
+	var parts []string
+	for s, spans := range b.spans {
+		if len(spans) == 0 {
 			continue
 		}
-		shallow[k] = fmt.Sprintf("%s AND %s", b.sites(k, "<=", hours), rows[k])
-		if len(near) > 0 && len(far) > 0 {
-			shallow[k] += fmt.Sprintf(" AND (%s OR %s)", r.bound(near), b.sites(k, "=", hours))
-		}
-		recent = slices.Concat(recent, near, far)
+		parts = append(parts, fmt.Sprintf(`
+			SELECT %s FROM %s WHERE site_id IN (SELECT site_id FROM windows WHERE scan = %d) AND %s AND %s`,
+			strings.Join(append(columns, more(scan(s))...), ", "), r.table, s, b.where(r, scan(s)), r.bound(spans)))
 	}
-	if shallow[anyEvent] != "" && shallow[ofGoal] != "" {
-		name := fmt.Sprintf("arrayJoin(arrayConcat(if(%s, [%s], emptyArrayString()), if(%s, [%s], emptyArrayString())))",
-			shallow[anyEvent], asName[anyEvent], shallow[ofGoal], asName[ofGoal])
-		scan(name, fmt.Sprintf("site_id IN (SELECT site_id FROM windows WHERE depth <= %d) AND %s", hours, r.bound(recent)))
-	} else {
-		for k, where := range shallow {
-			if where != "" {
-				scan(asName[k], fmt.Sprintf("%s AND %s", where, r.bound(recent)))
-			}
-		}
-	}
-	for k := range kinds {
-		for d := day; d < depths; d++ {
-			if spans := b.spans[k][d]; len(spans) > 0 {
-				scan(asName[k], fmt.Sprintf("%s AND %s AND %s", b.sites(k, "=", d), rows[k], r.bound(spans)))
-			}
-		}
-	}
-	return strings.Join(scans, " UNION ALL ")
+	return strings.Join(parts, " UNION ALL ")
 }
 
-// sites is that a row is of a site with windows of the kind and depth.
-func (b *batch) sites(k kind, operator string, d depth) string {
-	ofKind := ""
-	if b.goals.any() {
-		ofKind = [kinds]string{anyEvent: " AND name = ''", ofGoal: " AND name != ''"}[k]
+// where is which rows of a scan count, in any window.
+func (b *batch) where(r reading, s scan) string {
+	switch {
+	case !b.named[s]:
+		return r.where
+	case !b.nameless[s]:
+		return "name IN (SELECT name FROM windows)"
+	case b.goals.scrolls():
+		return fmt.Sprintf("(%s OR site_id IN (SELECT site_id FROM windows WHERE name = 'engagement'))", r.where)
 	}
-	return fmt.Sprintf("site_id IN (SELECT site_id FROM windows WHERE depth %s %d%s)", operator, d, ofKind)
+	return r.where
 }
 
 // table is the windows, with more columns where a family needs them.
@@ -290,7 +305,7 @@ func (b *batch) table(more ...column) (*ext.Table, error) {
 		{"wants", "UInt8", func(no int) any { return b.results[no].wants }},
 		{"step", "UInt32", func(no int) any { return b.windows[no].step }},
 		{"phase", "UInt32", func(no int) any { return b.windows[no].phase }},
-		{"depth", "UInt8", func(no int) any { return uint8(b.depthOf[b.windows[no].siteKind()]) }},
+		{"scan", "UInt8", func(no int) any { return uint8(scanOf(layerOf(b.reads[no].from, b.slot))) }},
 	}
 	if b.goals.any() {
 		columns = append(columns, b.goals.held(func(no int) uint32 { return b.windows[no].goal })...)
@@ -351,11 +366,6 @@ func times(spans []span) string {
 
 // span is half-open.
 type span struct{ from, to uint32 }
-
-type siteSpan struct {
-	siteKind
-	span
-}
 
 // covering is a few spans that cover all the given ones.
 func covering(spans []span) []span {

@@ -74,7 +74,7 @@ func (e *Events) askLasting(ctx context.Context, b *batch) error {
 		WHERE s.start >= w.from_time
 		GROUP BY no`,
 		strings.Join(merged, ", "), strings.Join(append([]string{"m.site_id AS site, w.from_time AS start, max(m.at) AS last"}, states...), ", "),
-		by, b.scan(b.eventsOf(keys...)), by)
+		by, b.scan(b.eventsOf(keys...), func(scan) []string { return nil }), by)
 	return b.ask(ctx, "visitors", statement, func(rows driver.Rows) error {
 		var no uint32
 		var m measured
@@ -103,9 +103,11 @@ func (b *batch) measured() string {
 }
 
 func (e *Events) askWindows(ctx context.Context, b *batch) error {
+	read := b.eventsOf()
+	read.layered = true
 	statement := fmt.Sprintf(`
 		SELECT w.no AS no, toUInt32(%s) AS bucket, %s%s
-		GROUP BY no, bucket`, b.bucket("e.at"), b.measured(), b.rows(b.eventsOf()))
+		GROUP BY no, bucket`, b.bucket("e.at"), b.measured(), b.rows(read))
 	return b.ask(ctx, "windows", statement, func(rows driver.Rows) error {
 		var no uint32
 		var m measured
@@ -115,5 +117,5 @@ func (e *Events) askWindows(ctx context.Context, b *batch) error {
 		slices.Sort(m.fingerprints)
 		b.results[no].buckets = append(b.results[no].buckets, m)
 		return nil
-	})
+	}, column{"layers", "Array(UInt8)", func(no int) any { return b.layersOf(no) }})
 }
