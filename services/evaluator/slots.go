@@ -75,8 +75,8 @@ const (
 
 // tidy collects what a slot has left behind while there is time for it, so that the next one is not held up by
 // that. Memory that was given back to the system costs the next slot a page fault for each 4 KB. 10,000 triggers leave
-// 10 MB, which are kept; 50,000 leave more than slotGarbage, which goes back: 89 MB stay resident instead of 105.
-// Where GOGC is set, it says when else to collect.
+// 10 MB and 50,000 leave 15, which are kept; what norms leave once an hour goes back. Where GOGC is set, it says when else to
+// collect.
 func tidy() {
 	runtime.GC()
 	heap := []rtmetrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}

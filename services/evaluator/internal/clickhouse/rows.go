@@ -1,0 +1,200 @@
+package clickhouse
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// layer is how long ago a row happened, as the join with windows knows it: a window of five minutes is not to meet all
+// rows of an hour only to refuse them. Windows that reach further back than two hours have a layer, and a scan, of their own, with
+// rows of every age.
+type layer uint8
+
+const (
+	minutes layer = iota
+	halfHour
+	twoHours
+	day
+	older
+)
+
+// recentLayers end so many seconds before the slot.
+var recentLayers = [...]int64{minutes: 5 * 60, halfHour: 30 * 60, twoHours: 2 * 3600}
+
+const daySeconds = 24 * 3600
+
+// layerOf is the layer of a row of that time, and the deepest of a window that begins then.
+func layerOf(at uint32, slot time.Time) layer {
+	back := slot.Unix() - int64(at)
+	for l, end := range recentLayers {
+		if back <= end {
+			return layer(l)
+		}
+	}
+	if back <= daySeconds {
+		return day
+	}
+	return older
+}
+
+// scan is how rows are read: once what is recent, and once for each layer below. One scan for all would be as deep as
+// the deepest window, for every site.
+type scan uint8
+
+const (
+	recentScan scan = iota
+	dayScan
+	olderScan
+	scans
+)
+
+func scanOf(l layer) scan { return scan(max(l, twoHours) - twoHours) }
+
+// layersOf are the layers of the rows that a window needs.
+func (b *batch) layersOf(no int) []uint8 {
+	first, last := layerOf(max(b.reads[no].to, 1)-1, b.slot), layerOf(b.reads[no].from, b.slot)
+	if last > twoHours {
+		return []uint8{uint8(last)}
+	}
+	var list []uint8
+	for l := first; l <= last; l++ {
+		list = append(list, uint8(l))
+	}
+	return list
+}
+
+// reading is how rows are read for a batch.
+type reading struct {
+	table   string
+	columns []string                  // that the scan reads besides those that goals and filters look at
+	where   string                    // on the scanned rows
+	bound   func(spans []span) string // that a row is in one of the spans, or near
+	within  string                    // on e, a row, and w, a window: that the row is in its time
+	layered bool                      // joined in layers: worth its planning where there are many windows
+}
+
+// rows is the part of a statement that has each row e of each window w. It ends within WHERE.
+func (b *batch) rows(r reading) string {
+	windows, on, with, conditions := "windows", "e.site_id = w.site_id", b.scanned, []string{r.within, "e.scan = w.scan"}
+	if r.layered {
+		windows, on, with = b.layered(), "e.key = w.key", b.layer
+		conditions = []string{r.within, "e.site_id = w.site_id", "e.layer = w.layer"}
+	}
+	if b.goals.any() {
+		more, condition := b.goals.condition(b.events)
+		r.columns, conditions = append(append(r.columns, "name"), more...), append(append(conditions, "if(w.name = '', e.name != 'engagement', e.name = w.name)"), condition...)
+	}
+	if b.filters.any() {
+		r.columns, conditions = append(r.columns, b.filters.columns()...), append(conditions, b.filters.condition())
+		if b.filters.asks() {
+			r.columns = append(r.columns, "session_id")
+		}
+	}
+	return fmt.Sprintf(`
+		FROM (%s
+		) AS e
+		INNER JOIN %s AS w ON %s
+		WHERE %s`, b.scan(r, with), windows, on, strings.Join(conditions, " AND "))
+}
+
+// scanned is what rows of a scan have for the join by site.
+func (b *batch) scanned(s scan) []string { return []string{fmt.Sprintf("toUInt8(%d) AS scan", s)} }
+
+// layered is the windows, each as often as it has layers. Site, layer and name are hashed to one number, which is joined
+// faster than they are, and compared afterwards.
+func (b *batch) layered() string {
+	key := "cityHash64(site_id, layer)"
+	if b.goals.any() {
+		key = "cityHash64(site_id, layer, name != '', name)"
+	}
+	return fmt.Sprintf("(SELECT *, arrayJoin(layers) AS layer, %s AS key FROM windows)", key)
+}
+
+// layer is what rows of a scan have for that join. Where windows of any event and of goals look at them, each is there twice.
+func (b *batch) layer(s scan) []string {
+	l := fmt.Sprintf("toUInt8(%d)", layer(s)+twoHours)
+	if s == recentScan {
+		l = fmt.Sprintf("multiIf(at >= %d, %d, at >= %d, %d, %d)", b.slot.Unix()-recentLayers[minutes], minutes, b.slot.Unix()-recentLayers[halfHour], halfHour, twoHours)
+	}
+	const nameless, named = "cityHash64(site_id, layer, 0, '')", "cityHash64(site_id, layer, 1, name)"
+	key := fmt.Sprintf("arrayJoin([%s, %s])", nameless, named)
+	switch {
+	case !b.goals.any():
+		key = "cityHash64(site_id, layer)"
+	case !b.named[s]:
+		key = nameless
+	case !b.nameless[s]:
+		key = named
+	}
+	return []string{l + " AS layer", key + " AS key"}
+}
+
+// scan reads the rows that windows need, with further columns that may differ by scan.
+func (b *batch) scan(r reading, more func(scan) []string) string {
+	columns := append([]string{"site_id"}, r.columns...)
+	slices.Sort(columns)
+	columns = slices.Clip(slices.Compact(columns)) // of each scan the same, in the same places
+	var parts []string
+	for s, spans := range b.spans {
+		if len(spans) == 0 {
+			continue
+		}
+		parts = append(parts, fmt.Sprintf(`
+			SELECT %s FROM %s WHERE site_id IN (SELECT site_id FROM windows WHERE scan = %d) AND %s AND %s`,
+			strings.Join(append(columns, more(scan(s))...), ", "), r.table, s, b.where(r, scan(s)), r.bound(spans)))
+	}
+	return strings.Join(parts, " UNION ALL ")
+}
+
+// where is which rows of a scan count, in any window.
+func (b *batch) where(r reading, s scan) string {
+	switch {
+	case !b.named[s]:
+		return r.where
+	case !b.nameless[s]:
+		return "name IN (SELECT name FROM windows)"
+	case b.goals.scrolls():
+		return fmt.Sprintf("(%s OR site_id IN (SELECT site_id FROM windows WHERE name = 'engagement'))", r.where)
+	}
+	return r.where
+}
+
+// fewSpans is how many spans of time a scan is bounded by: the statement must not grow with the
+// triggers, and a time in which a few windows have no interest costs little.
+const fewSpans = 4
+
+// times is the condition that an event is in one of the spans, or of a few that cover them.
+func times(spans []span) string {
+	parts := make([]string, 0, fewSpans)
+	for _, s := range covering(spans) {
+		parts = append(parts, fmt.Sprintf("timestamp >= toDateTime(%d) AND timestamp < toDateTime(%d)", s.from, s.to))
+	}
+	return "(" + strings.Join(parts, " OR ") + ")"
+}
+
+// span is half-open.
+type span struct{ from, to uint32 }
+
+// covering is a few spans that cover all the given ones.
+func covering(spans []span) []span {
+	slices.SortFunc(spans, func(x, y span) int { return cmp.Compare(x.from, y.from) })
+	var gaps []span
+	end := spans[0].to
+	for _, s := range spans {
+		if s.from > end {
+			gaps = append(gaps, span{end, s.from})
+		}
+		end = max(end, s.to)
+	}
+	slices.SortFunc(gaps, func(x, y span) int { return cmp.Compare(y.to-y.from, x.to-x.from) })
+	gaps = gaps[:min(len(gaps), fewSpans-1)]
+	slices.SortFunc(gaps, func(x, y span) int { return cmp.Compare(x.from, y.from) })
+	covers, from := make([]span, 0, fewSpans), spans[0].from
+	for _, gap := range gaps {
+		covers, from = append(covers, span{from, gap.from}), gap.to
+	}
+	return append(covers, span{from, end})
+}
