@@ -53,17 +53,13 @@ const (
 
 func scanOf(l layer) scan { return scan(max(l, twoHours) - twoHours) }
 
-// layersOf are the layers of the rows that a window needs.
-func (b *batch) layersOf(no int) []uint8 {
-	first, last := layerOf(max(b.reads[no].to, 1)-1, b.slot), layerOf(b.reads[no].from, b.slot)
-	if last > twoHours {
-		return []uint8{uint8(last)}
+// layersOf are the newest and the oldest layer whose rows a window needs.
+func (b *batch) layersOf(no int) (newest, oldest layer) {
+	newest, oldest = layerOf(max(b.reads[no].to, 1)-1, b.slot), layerOf(b.reads[no].from, b.slot)
+	if oldest > twoHours {
+		newest = oldest
 	}
-	var list []uint8
-	for l := first; l <= last; l++ {
-		list = append(list, uint8(l))
-	}
-	return list
+	return newest, oldest
 }
 
 // reading is how rows are read for a batch.
@@ -110,7 +106,7 @@ func (b *batch) layered() string {
 	if b.goals.any() {
 		key = "cityHash64(site_id, layer, name != '', name)"
 	}
-	return fmt.Sprintf("(SELECT *, arrayJoin(layers) AS layer, %s AS key FROM windows)", key)
+	return fmt.Sprintf("(SELECT *, toUInt8(arrayJoin(range(newest, oldest + 1))) AS layer, %s AS key FROM windows)", key)
 }
 
 // layer is what rows of a scan have for that join. Where windows of any event and of goals look at them, each is there twice.

@@ -117,5 +117,6 @@ func (e *Events) askWindows(ctx context.Context, b *batch) error {
 		slices.Sort(m.fingerprints)
 		b.results[no].buckets = append(b.results[no].buckets, m)
 		return nil
-	}, column{"layers", "Array(UInt8)", func(no int) any { return b.layersOf(no) }})
+	}, column{"newest", "UInt8", func(no int) any { newest, _ := b.layersOf(no); return uint8(newest) }},
+		column{"oldest", "UInt8", func(no int) any { _, oldest := b.layersOf(no); return uint8(oldest) }})
 }
