@@ -108,6 +108,8 @@ func (e *Events) askCells(ctx context.Context, b *batch, from, to time.Time) err
 	piece(wantVisits, "uniqStateIf(e.session_id, w.of = %d) AS visits", "uniqMerge(visits)")
 	piece(wantPageviews, "countIf(e.pageview AND w.of = %d) AS pageviews", "sum(pageviews)")
 	piece(wantEvents, "countIf(w.of = %d) AS events", "sum(events)")
+	read := b.eventsOf()
+	read.layered = true
 	statement := fmt.Sprintf(`
 		SELECT no, intDiv(at, %[1]d) * %[1]d AS hour, sum(value), sum(value * value)
 		FROM (
@@ -124,7 +126,7 @@ func (e *Events) askCells(ctx context.Context, b *batch, from, to time.Time) err
 		)
 		GROUP BY no, hour
 		HAVING hour >= %[6]d AND hour < %[7]d`,
-		hour, strings.Join(values, ", "), b.bucket("e.at"), strings.Join(pieces, ", "), b.rows(b.eventsOf()), from.Unix(), to.Unix())
+		hour, strings.Join(values, ", "), b.bucket("e.at"), strings.Join(pieces, ", "), b.rows(read), from.Unix(), to.Unix())
 	err := b.ask(ctx, "cells", statement, func(rows driver.Rows) error {
 		var no uint32
 		var at uint64
@@ -138,7 +140,7 @@ func (e *Events) askCells(ctx context.Context, b *batch, from, to time.Time) err
 		}
 		b.results[no].cells = append(b.results[no].cells, c)
 		return nil
-	}, column{"of", "UInt8", func(no int) any { return b.windows[no].by }}, column{"hours", "UInt32", func(no int) any { return uint32(b.windows[no].least) }})
+	}, append(b.layerColumns(), column{"of", "UInt8", func(no int) any { return b.windows[no].by }}, column{"hours", "UInt32", func(no int) any { return uint32(b.windows[no].least) }})...)
 	for _, r := range b.results {
 		slices.SortFunc(r.cells, func(x, y Cell) int { return cmp.Compare(x.Hour.Unix(), y.Hour.Unix()) })
 	}
