@@ -206,9 +206,14 @@ func (e *evaluator) askAll(r *round, triggers []*watched, slot time.Time) {
 	})
 	for i := range r.turns {
 		if t := &r.turns[i]; t.due && !t.faulty {
-			t.asked = r.plan.ask(t.watched, questions[i])
+			e.collect(t, r.plan, questions[i])
 		}
 	}
+}
+
+func (e *evaluator) collect(t *turn, p *plan, questions []trigger.Question) {
+	defer e.contain(t)
+	t.asked = p.ask(t.watched, questions)
 }
 
 // ask is what the trigger must know of the slot.

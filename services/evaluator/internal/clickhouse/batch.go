@@ -25,13 +25,13 @@ type batch struct {
 
 	windows  []window
 	windowNo map[window]uint32
-	results  []result // of the windows
-	reads    []span   // of each window, the times of the rows that it needs
-	spans    [scans][]span
-	named    [scans]bool // some windows of the scan have a goal
-	nameless [scans]bool // some have none
-	wanted   uint8       // what any window wants
-	common   uint8       // what all want
+	results  []result       // of the windows
+	reads    []span         // of each window, the times of the rows that it needs
+	spans    [layers][]span // of each scan
+	named    [layers]bool   // some windows of the scan have a goal
+	nameless [layers]bool   // some have none
+	wanted   uint8          // what any window wants
+	common   uint8          // what all want
 }
 
 // window is comparable: equal ones are measured once.
@@ -107,12 +107,12 @@ func (b *batch) settle() {
 		b.common &= r.wants
 	}
 	for no, r := range b.reads {
-		of := scanOf(layerOf(r.from, b.slot))
-		b.spans[of] = append(b.spans[of], r)
+		scan := b.scanOf(no)
+		b.spans[scan] = append(b.spans[scan], r)
 		if b.windows[no].goal > 0 {
-			b.named[of] = true
+			b.named[scan] = true
 		} else {
-			b.nameless[of] = true
+			b.nameless[scan] = true
 		}
 	}
 }
@@ -149,7 +149,7 @@ func (b *batch) table(more ...column) (*ext.Table, error) {
 		{"wants", "UInt8", func(no int) any { return b.results[no].wants }},
 		{"step", "UInt32", func(no int) any { return b.windows[no].step }},
 		{"phase", "UInt32", func(no int) any { return b.windows[no].phase }},
-		{"scan", "UInt8", func(no int) any { return uint8(scanOf(layerOf(b.reads[no].from, b.slot))) }},
+		{"scan", "UInt8", func(no int) any { return uint8(b.scanOf(no)) }},
 	}
 	if b.goals.any() {
 		columns = append(columns, b.goals.held(func(no int) uint32 { return b.windows[no].goal })...)

@@ -209,18 +209,19 @@ func (e *Events) list(ctx context.Context, b *batch, scroll bool, of []int, want
 		read.within, id = sinceAway, "e.session_id"
 	}
 	// A session reaches its goal once, when it first reads that far. Of other conversions each row is one.
-	columns := "e.at AS first, e.pathname AS page, e.referrer_source AS source, toString(e.country_code) AS country, e.prop_keys AS keys, e.prop_values AS texts"
-	once := ""
+	first, once := "e.at", ""
+	value := func(column string) string { return column }
 	if scroll {
-		columns = "min(e.at) AS first, argMin(e.pathname, e.at) AS page, argMin(e.referrer_source, e.at) AS source, argMin(toString(e.country_code), e.at) AS country, " +
-			"argMin(e.prop_keys, e.at) AS keys, argMin(e.prop_values, e.at) AS texts"
-		once = "GROUP BY no, id HAVING first >= any(w.from_time)"
+		first, once = "min(e.at)", "GROUP BY no, id HAVING first >= any(w.from_time)"
+		value = func(column string) string { return fmt.Sprintf("argMin(%s, e.at)", column) }
 	}
 	statement := fmt.Sprintf(`
-		SELECT w.no AS no, %[1]s AS id, %[2]s%[3]s AND has(w.wanted, %[1]s)
-		%[4]s
+		SELECT w.no AS no, %[1]s AS id, %[2]s AS first, %[3]s AS page, %[4]s, %[5]s, %[6]s, %[7]s%[8]s AND has(w.wanted, %[1]s)
+		%[9]s
 		ORDER BY no, first DESC, id, page
-		LIMIT %[5]d BY no`, id, columns, b.rows(read), once, trigger.FingerprintCap)
+		LIMIT %[10]d BY no`,
+		id, first, value("e.pathname"), value("e.referrer_source"), value("toString(e.country_code)"), value("e.prop_keys"), value("e.prop_values"),
+		b.rows(read), once, trigger.FingerprintCap)
 	missing := make([]map[uint64]int, len(b.windows))
 	for no, i := range of {
 		missing[no] = map[uint64]int{}

@@ -19,6 +19,7 @@ const (
 	twoHours
 	day
 	older
+	layers
 )
 
 // recentLayers end so many seconds before the slot.
@@ -40,33 +41,26 @@ func layerOf(at uint32, slot time.Time) layer {
 	return older
 }
 
-// scan is how rows are read: once what is recent, and once for each layer below. One scan for all would be as deep as
-// the deepest window, for every site.
-type scan uint8
+// oldest is the deepest layer that a window reaches.
+func (b *batch) oldest(no int) layer { return layerOf(b.reads[no].from, b.slot) }
 
-const (
-	recentScan scan = iota
-	dayScan
-	olderScan
-	scans
-)
-
-func scanOf(l layer) scan { return scan(max(l, twoHours) - twoHours) }
-
-// layersOf are the newest and the oldest layer whose rows a window needs.
-func (b *batch) layersOf(no int) (newest, oldest layer) {
-	newest, oldest = layerOf(max(b.reads[no].to, 1)-1, b.slot), layerOf(b.reads[no].from, b.slot)
-	if oldest > twoHours {
-		newest = oldest
+// newest is the first layer whose rows a window needs.
+func (b *batch) newest(no int) layer {
+	if oldest := b.oldest(no); oldest > twoHours {
+		return oldest
 	}
-	return newest, oldest
+	return layerOf(max(b.reads[no].to, 1)-1, b.slot)
 }
+
+// scanOf is the scan that has a window's rows, by its deepest layer: one reads the last two hours, and each layer below has
+// its own. One scan for all would be as deep as the deepest window, for every site.
+func (b *batch) scanOf(no int) layer { return max(b.oldest(no), twoHours) }
 
 // layerColumns are what a table of windows must have for a join in layers.
 func (b *batch) layerColumns() []column {
 	return []column{
-		{"newest", "UInt8", func(no int) any { newest, _ := b.layersOf(no); return uint8(newest) }},
-		{"oldest", "UInt8", func(no int) any { _, oldest := b.layersOf(no); return uint8(oldest) }},
+		{"newest", "UInt8", func(no int) any { return uint8(b.newest(no)) }},
+		{"oldest", "UInt8", func(no int) any { return uint8(b.oldest(no)) }},
 	}
 }
 
@@ -82,10 +76,9 @@ type reading struct {
 
 // rows is the part of a statement that has each row e of each window w. It ends within WHERE.
 func (b *batch) rows(r reading) string {
-	windows, on, with, conditions := "windows", "e.site_id = w.site_id", b.scanned, []string{r.within, "e.scan = w.scan"}
+	windows, on, conditions := "windows", "e.site_id = w.site_id", []string{r.within, "e.scan = w.scan"}
 	if r.layered {
-		windows, on, with = b.layered(), "e.key = w.key", b.layer
-		conditions = []string{r.within, "e.site_id = w.site_id", "e.layer = w.layer"}
+		windows, on, conditions = b.layered(), "e.key = w.key", []string{r.within, "e.site_id = w.site_id", "e.layer = w.layer"}
 	}
 	if b.goals.any() {
 		more, condition := b.goals.condition(b.events)
@@ -101,11 +94,8 @@ func (b *batch) rows(r reading) string {
 		FROM (%s
 		) AS e
 		INNER JOIN %s AS w ON %s
-		WHERE %s`, b.scan(r, with), windows, on, strings.Join(conditions, " AND "))
+		WHERE %s`, b.scan(r), windows, on, strings.Join(conditions, " AND "))
 }
-
-// scanned is what rows of a scan have for the join by site.
-func (b *batch) scanned(s scan) []string { return []string{fmt.Sprintf("toUInt8(%d) AS scan", s)} }
 
 // layered is the windows, each as often as it has layers. Site, layer and name are hashed to one number, which is joined
 // faster than they are, and compared afterwards.
@@ -117,52 +107,56 @@ func (b *batch) layered() string {
 	return fmt.Sprintf("(SELECT *, toUInt8(arrayJoin(range(newest, oldest + 1))) AS layer, %s AS key FROM windows)", key)
 }
 
-// layer is what rows of a scan have for that join. Where windows of any event and of goals look at them, each is there twice.
-func (b *batch) layer(s scan) []string {
-	l := fmt.Sprintf("toUInt8(%d)", layer(s)+twoHours)
-	if s == recentScan {
+// joined is what rows of a scan have for the join.
+func (b *batch) joined(r reading, scan layer) []string {
+	if !r.layered {
+		return []string{fmt.Sprintf("toUInt8(%d) AS scan", scan)}
+	}
+	l := fmt.Sprintf("toUInt8(%d)", scan)
+	if scan == twoHours {
 		l = fmt.Sprintf("multiIf(at >= %d, %d, at >= %d, %d, %d)", b.slot.Unix()-recentLayers[minutes], minutes, b.slot.Unix()-recentLayers[halfHour], halfHour, twoHours)
 	}
 	const nameless, named = "cityHash64(site_id, layer, 0, '')", "cityHash64(site_id, layer, 1, name)"
-	key := fmt.Sprintf("arrayJoin([%s, %s])", nameless, named)
+	key := fmt.Sprintf("arrayJoin([%s, %s])", nameless, named) // windows of any event and of goals look at the row
 	switch {
 	case !b.goals.any():
 		key = "cityHash64(site_id, layer)"
-	case !b.named[s]:
+	case !b.named[scan]:
 		key = nameless
-	case !b.nameless[s]:
+	case !b.nameless[scan]:
 		key = named
 	}
 	return []string{l + " AS layer", key + " AS key"}
 }
 
-// scan reads the rows that windows need, with further columns that may differ by scan.
-func (b *batch) scan(r reading, more func(scan) []string) string {
+// scan reads the rows that windows need.
+func (b *batch) scan(r reading) string {
 	columns := append([]string{"site_id"}, r.columns...)
 	slices.Sort(columns)
 	columns = slices.Clip(slices.Compact(columns)) // of each scan the same, in the same places
 	var parts []string
-	for s, spans := range b.spans {
+	for no, spans := range b.spans {
 		if len(spans) == 0 {
 			continue
 		}
+		scan := layer(no)
 		parts = append(parts, fmt.Sprintf(`
 			SELECT %s FROM %s WHERE site_id IN (SELECT site_id FROM windows WHERE scan = %d) AND %s AND %s`,
-			strings.Join(append(columns, more(scan(s))...), ", "), r.table, s, b.where(r, scan(s)), r.bound(spans)))
+			strings.Join(append(columns, b.joined(r, scan)...), ", "), r.table, scan, b.where(r, scan), r.bound(spans)))
 	}
 	return strings.Join(parts, " UNION ALL ")
 }
 
 // where is which rows of a scan count, in any window. Conversions are few: of sites that want nothing else, ClickHouse finds them
 // by their names in the primary key. Of what is recent there is little to leave out, and each set costs 4 ms to plan.
-func (b *batch) where(r reading, s scan) string {
+func (b *batch) where(r reading, scan layer) string {
 	switch {
-	case !b.named[s]:
+	case !b.named[scan]:
 		return r.where
-	case !b.nameless[s]:
+	case !b.nameless[scan]:
 		return "name IN (SELECT name FROM windows)"
-	case s != recentScan:
-		return fmt.Sprintf("(%s AND site_id IN (SELECT site_id FROM windows WHERE scan = %[2]d AND name = '') OR name IN (SELECT name FROM windows WHERE scan = %[2]d AND name != ''))", r.where, s)
+	case scan > twoHours:
+		return fmt.Sprintf("(%s AND site_id IN (SELECT site_id FROM windows WHERE scan = %[2]d AND name = '') OR name IN (SELECT name FROM windows WHERE scan = %[2]d AND name != ''))", r.where, scan)
 	case b.goals.scrolls():
 		return fmt.Sprintf("(%s OR site_id IN (SELECT site_id FROM windows WHERE name = 'engagement'))", r.where)
 	}

@@ -74,7 +74,7 @@ func (e *Events) askLasting(ctx context.Context, b *batch) error {
 		WHERE s.start >= w.from_time
 		GROUP BY no`,
 		strings.Join(merged, ", "), strings.Join(append([]string{"m.site_id AS site, w.from_time AS start, max(m.at) AS last"}, states...), ", "),
-		by, b.scan(b.eventsOf(keys...), func(scan) []string { return nil }), by)
+		by, b.scan(b.eventsOf(keys...)), by)
 	return b.ask(ctx, "visitors", statement, func(rows driver.Rows) error {
 		var no uint32
 		var m measured
