@@ -405,3 +405,33 @@ func TestBurstsAreFollowedUpToACap(t *testing.T) {
 	_, found := step(t, c, Setting{}, state, scan(100), later)
 	require.Len(t, found, RankingCap, "when those have ceased, others are told again")
 }
+
+// Counters that began together are not all written in the same slot.
+func TestCountersTakeTurnsToSettle(t *testing.T) {
+	noon := time.Date(2026, 8, 3, 12, 0, 0, 0, time.UTC)
+	const counters = 300
+	settled := map[time.Time]int{}
+	for total := range int64(counters) {
+		c := &PageviewMilestone{Period: allTime}
+		state := NewState(1, noon)
+		state.LastSlot, state.Machine.Counters = noon, []Counter{{Total: total, Upto: noon}}
+		seen := total
+		for slot := (Slot{At: noon.Add(10 * time.Second), Interval: 10 * time.Second}); slot.At.Before(noon.Add(10 * time.Minute)); slot.At = slot.At.Add(slot.Interval) {
+			before := state.Machine.Counters[0].Upto
+			var buckets []Bucket // a page view in every slot
+			for at := c.Ask(Setting{}, state, slot)[0].Window.From; at.Before(slot.At); at = at.Add(slot.Interval) {
+				buckets = append(buckets, Bucket{Start: at, Count: 1})
+			}
+			state, _ = c.Step(Setting{}, state, Sample{Answers: []Answer{{Buckets: buckets}, {}}}, slot)
+			seen++
+			require.InDelta(t, seen, *state.Value, 0)
+			if !state.Machine.Counters[0].Upto.Equal(before) {
+				settled[slot.At]++
+			}
+		}
+	}
+	require.NotEmpty(t, settled)
+	for slot, n := range settled {
+		require.LessOrEqual(t, n, counters/2, slot)
+	}
+}
