@@ -221,8 +221,8 @@ func (c *PageviewMilestone) Step(s Setting, state State, sample Sample, slot Slo
 }
 
 // settle adds buckets that no late row can reach any more to the total. It does so once in a while,
-// so that the state of a busy site is not written at every slot: after one minute, or nearly two. How long tells the total, or all
-// counters would be written in the same slot, as all are that begin together at midnight.
+// so that the state of a busy site is not written at every slot: after one minute, or nearly two. How long is taken from the
+// total: counters that began together, at midnight, would all be written in the same slots otherwise.
 func (c *PageviewMilestone) settle(counter *Counter, buckets []Bucket, end time.Time, slot Slot) {
 	upto := slot.At.Add(-Overlap).Truncate(slot.Interval)
 	turns := max(1, int64(time.Minute/slot.Interval))

@@ -141,10 +141,11 @@ func (s *Server) answer(ctx context.Context, q *request) (Result, error) {
 	return session.Run(q.statement(), q.format)
 }
 
-// preparation is what has to be true in the session before the query runs. Settings come last and in one statement, each of
-// which costs 0.2 ms: with them the session may become one that reads only, which may not write, and not change its settings.
+// preparation is what has to be true in the session before the query runs. All that is set is set in one statement, as each
+// costs 0.2 ms, and last: from then on the session may only read, and not change its settings. External tables are
+// there by then; whose client goes away while they are read is not killed, but goes no further.
 func (q *request) preparation(mark string) []string {
-	var do []string
+	var do, settings []string
 	if q.database != "" {
 		do = append(do, "USE "+identifier(q.database))
 	}
@@ -153,17 +154,20 @@ func (q *request) preparation(mark string) []string {
 			"CREATE TEMPORARY TABLE "+identifier(e.name)+" ("+e.structure+") ENGINE = Memory",
 			"INSERT INTO "+identifier(e.name)+" FROM INFILE "+literal(e.file)+" FORMAT "+identifier(e.format))
 	}
-	set := []string{identifier(markSetting) + " = " + literal(mark)}
+	set := func(name, value string) {
+		settings = append(settings, identifier(name)+" = "+literal(value))
+	}
+	set(markSetting, mark)
 	for _, p := range q.params {
-		set = append(set, identifier("param_"+p.name)+" = "+literal(p.value))
+		set("param_"+p.name, p.value)
 	}
 	for _, s := range q.settings {
-		set = append(set, identifier(s.name)+" = "+literal(s.value))
+		set(s.name, s.value)
 	}
 	if q.readonly != "" && q.readonly != "0" {
-		set = append(set, "readonly = "+literal(q.readonly))
+		set("readonly", q.readonly)
 	}
-	return append(do, "SET "+strings.Join(set, ", "))
+	return append(do, "SET "+strings.Join(settings, ", "))
 }
 
 func (q *request) statement() string {
