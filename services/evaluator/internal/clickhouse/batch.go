@@ -192,5 +192,5 @@ func (b *batch) ask(ctx context.Context, family, statement string, scan func(dri
 	if err != nil {
 		return err
 	}
-	return b.events.query(ctx, family, []*ext.Table{table}, b.withVisits(statement), scan)
+	return b.events.query(ctx, family, []*ext.Table{table}, statement, scan)
 }

@@ -90,7 +90,7 @@ func looksAtScrolling(list []trigger.Filter) bool {
 func (c *compiler) ask(a ofVisit, write func(of *compiler) string) string {
 	a.condition = write(&compiler{compiled: c.compiled, events: c.events, columns: &a.columns, visits: !a.events})
 	c.asks = append(c.asks, a)
-	return fmt.Sprintf("(w.no, toUInt8(%d), e.session_id) IN (SELECT no, ask, visit FROM %s)", len(c.asks), visitsThat)
+	return fmt.Sprintf("has(v.asks, %d)", len(c.asks))
 }
 
 // hold makes room for values and names it. A property's name is a value too, so that the text does

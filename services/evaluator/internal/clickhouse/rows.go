@@ -84,17 +84,18 @@ func (b *batch) rows(r reading) string {
 		more, condition := b.goals.condition(b.events)
 		r.columns, conditions = append(append(r.columns, "name"), more...), append(append(conditions, "if(w.name = '', e.name != 'engagement', e.name = w.name)"), condition...)
 	}
+	visits := ""
 	if b.filters.any() {
 		r.columns, conditions = append(r.columns, b.filters.columns()...), append(conditions, b.filters.condition())
 		if b.filters.asks() {
-			r.columns = append(r.columns, "session_id")
+			r.columns, visits = append(r.columns, "session_id"), b.visitsThat()
 		}
 	}
 	return fmt.Sprintf(`
 		FROM (%s
 		) AS e
-		INNER JOIN %s AS w ON %s
-		WHERE %s`, b.scan(r), windows, on, strings.Join(conditions, " AND "))
+		INNER JOIN %s AS w ON %s %s
+		WHERE %s`, b.scan(r), windows, on, visits, strings.Join(conditions, " AND "))
 }
 
 // layered is the windows, each as often as it has layers. Site, layer and name are hashed to one number, which is joined
