@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"strconv"
 	"sync"
 	"testing"
@@ -203,6 +204,50 @@ func TestAShardBeingCommittedIsNotTaken(t *testing.T) {
 	assert.Len(t, others, Shards-1)
 	require.NoError(t, tx.Commit(ctx))
 	assert.Len(t, take(t, s, "b", Shards), 1)
+}
+
+// pause stops a connection's owner where it is about to send a batch.
+type pause struct{ begun, over chan struct{} }
+
+func (p pause) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	close(p.begun)
+	<-p.over
+	return ctx
+}
+func (pause) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+func (pause) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
+func (pause) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+func (pause) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// The database ends the transaction of an owner that is paused in the middle of its commit.
+func TestAnOwnerPausedWhileItCommitsLosesItsShards(t *testing.T) {
+	s, pool := openStore(t)
+	mine := take(t, s, "a", 1)
+	config, paused := pool.Config(), pause{make(chan struct{}), make(chan struct{})}
+	config.ConnConfig.Tracer = paused
+	its, err := pgxpool.NewWithConfig(t.Context(), config)
+	require.NoError(t, err)
+	defer its.Close()
+	wakeUp := sync.OnceFunc(func() { close(paused.over) })
+	defer wakeUp()
+	committed := make(chan error, 1)
+	go func() {
+		_, err := New(its).Commit(t.Context(), Result{Leases: mine, Slot: noon, States: []State{state(0)}})
+		committed <- err
+	}()
+	<-paused.begun
+	expire(t, pool, "a")
+	require.Len(t, take(t, s, "b", Shards), Shards-1, "the shard is locked")
+	require.Eventually(t, func() bool {
+		taken, err := s.TakeLeases(t.Context(), "b", Shards)
+		return err == nil && len(taken) == 1
+	}, ttl-time.Second, 50*time.Millisecond)
+	wakeUp()
+	require.Error(t, <-committed)
+	states, _ := written(t, pool)
+	assert.Empty(t, states)
 }
 
 func TestStandingsHoldTheStatesOfTheirShards(t *testing.T) {

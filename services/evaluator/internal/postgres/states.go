@@ -13,12 +13,17 @@ import (
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 )
 
+// holdingLeases begins a transaction that locks rows of leases. Whoever is paused within one (a suspended machine, a frozen
+// container) would keep its shards from all others for as long as its connection stands, so the server ends it first: well
+// within the time that leases outlive their owner's last heartbeat.
+var holdingLeases = pgx.TxOptions{BeginQuery: "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '5s'"}
+
 // Standings reads how far the leases' shards were evaluated by anyone, by shard, and hands over the states
 // of their triggers; a shard that nobody has evaluated yet has the zero time. A shard that has another
 // owner by now is missing. A commit of the same owner that still runs, because its answer was lost, is
 // waited for.
 func (s *Store) Standings(ctx context.Context, leases []Lease, each func(shard int, triggerID string, state trigger.State)) (lastSlots map[int]time.Time, err error) {
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err = pgx.BeginTxFunc(ctx, s.pool, holdingLeases, func(tx pgx.Tx) error {
 		if lastSlots, err = lockStandings(ctx, tx, leases); err != nil {
 			return err
 		}
@@ -120,7 +125,7 @@ const (
 // epochs of the leases, and returns what it has written: the part of the shards that still have
 // this owner. If none has, it writes nothing and returns ErrFenced.
 func (s *Store) Commit(ctx context.Context, r Result) (written Result, err error) {
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err = pgx.BeginTxFunc(ctx, s.pool, holdingLeases, func(tx pgx.Tx) error {
 		// The update locks the leases' rows: who wants to take them over waits for this commit.
 		rows, err := tx.Query(ctx, fence, append(leaseColumns(r.Leases), r.Slot)...)
 		if err != nil {
