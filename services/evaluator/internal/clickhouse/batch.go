@@ -142,14 +142,14 @@ func (b *batch) bucket(at string) string {
 // table is the windows, with more columns where a family needs them.
 func (b *batch) table(more ...column) (*ext.Table, error) {
 	columns := []column{
-		{"no", "UInt32", func(no int) any { return uint32(no) }},
-		{"site_id", "UInt64", func(no int) any { return uint64(b.windows[no].site) }},
-		{"from_time", "UInt32", func(no int) any { return b.windows[no].from }},
-		{"to_time", "UInt32", func(no int) any { return b.windows[no].to }},
-		{"wants", "UInt8", func(no int) any { return b.results[no].wants }},
-		{"step", "UInt32", func(no int) any { return b.windows[no].step }},
-		{"phase", "UInt32", func(no int) any { return b.windows[no].phase }},
-		{"scan", "UInt8", func(no int) any { return uint8(b.scanOf(no)) }},
+		columnOf("no", "UInt32", func(no int) uint32 { return uint32(no) }),
+		columnOf("site_id", "UInt64", func(no int) uint64 { return uint64(b.windows[no].site) }),
+		columnOf("from_time", "UInt32", func(no int) uint32 { return b.windows[no].from }),
+		columnOf("to_time", "UInt32", func(no int) uint32 { return b.windows[no].to }),
+		columnOf("wants", "UInt8", func(no int) uint8 { return b.results[no].wants }),
+		columnOf("step", "UInt32", func(no int) uint32 { return b.windows[no].step }),
+		columnOf("phase", "UInt32", func(no int) uint32 { return b.windows[no].phase }),
+		columnOf("scan", "UInt8", func(no int) uint8 { return uint8(b.scanOf(no)) }),
 	}
 	if b.goals.any() {
 		columns = append(columns, b.goals.held(func(no int) uint32 { return b.windows[no].goal })...)
@@ -160,10 +160,21 @@ func (b *batch) table(more ...column) (*ext.Table, error) {
 	return externalTable("windows", len(b.windows), append(columns, more...))
 }
 
-// column is one of an external table: its name, its type, and its value in a row.
+// column is one of an external table: its name, its type, and its values in so many rows.
 type column struct {
 	name, kind string
-	of         func(no int) any
+	values     func(rows int) any // a slice
+}
+
+// columnOf has a value for each row. They are handed over together: one by one, each number would be on the heap for itself.
+func columnOf[T any](name, kind string, of func(no int) T) column {
+	return column{name, kind, func(rows int) any {
+		values := make([]T, rows)
+		for no := range values {
+			values[no] = of(no)
+		}
+		return values
+	}}
 }
 
 // externalTable has so many rows of these columns.
@@ -173,12 +184,8 @@ func externalTable(name string, rows int, columns []column) (*ext.Table, error) 
 		kinds[i] = ext.Column(c.name, chcolumn.Type(c.kind))
 	}
 	table, err := ext.NewTable(name, kinds...)
-	row := make([]any, len(columns))
-	for no := 0; no < rows && err == nil; no++ {
-		for i, c := range columns {
-			row[i] = c.of(no)
-		}
-		err = table.Append(row...)
+	for i := 0; i < len(columns) && err == nil; i++ {
+		_, err = table.Block().Columns[i].Append(columns[i].values(rows))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("external table of %s: %w", name, err)

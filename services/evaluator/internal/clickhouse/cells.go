@@ -140,7 +140,7 @@ func (e *Events) askCells(ctx context.Context, b *batch, from, to time.Time) err
 		}
 		b.results[no].cells = append(b.results[no].cells, c)
 		return nil
-	}, append(b.layerColumns(), column{"of", "UInt8", func(no int) any { return b.windows[no].by }}, column{"hours", "UInt32", func(no int) any { return uint32(b.windows[no].least) }})...)
+	}, append(b.layerColumns(), columnOf("of", "UInt8", func(no int) uint8 { return b.windows[no].by }), columnOf("hours", "UInt32", func(no int) uint32 { return uint32(b.windows[no].least) }))...)
 	for _, r := range b.results {
 		slices.SortFunc(r.cells, func(x, y Cell) int { return cmp.Compare(x.Hour.Unix(), y.Hour.Unix()) })
 	}

@@ -114,15 +114,15 @@ func (s *goalSet) properties() bool {
 // held is the goals as columns of windows, whose goal goalOf tells.
 func (s *goalSet) held(goalOf func(no int) uint32) []column {
 	of := func(no int) *goal { return &s.list[goalOf(no)] }
-	columns := []column{{"name", "String", func(no int) any { return of(no).name }}}
+	columns := []column{columnOf("name", "String", func(no int) string { return of(no).name })}
 	if s.paths() {
-		columns = append(columns, column{"path_kind", "UInt8", func(no int) any { return of(no).pathKind }}, column{"path", "String", func(no int) any { return of(no).path }})
+		columns = append(columns, columnOf("path_kind", "UInt8", func(no int) uint8 { return of(no).pathKind }), columnOf("path", "String", func(no int) string { return of(no).path }))
 	}
 	if s.scrolls() {
-		columns = append(columns, column{"scroll", "UInt8", func(no int) any { return of(no).scroll }})
+		columns = append(columns, columnOf("scroll", "UInt8", func(no int) uint8 { return of(no).scroll }))
 	}
 	if s.properties() {
-		columns = append(columns, column{"keys", "Array(String)", func(no int) any { return of(no).keys }}, column{"texts", "Array(String)", func(no int) any { return of(no).values }})
+		columns = append(columns, columnOf("keys", "Array(String)", func(no int) []string { return of(no).keys }), columnOf("texts", "Array(String)", func(no int) []string { return of(no).values }))
 	}
 	return columns
 }
@@ -250,5 +250,5 @@ func (e *Events) list(ctx context.Context, b *batch, scroll bool, of []int, want
 			lists[i] = append(lists[i], c)
 		}
 		return nil
-	}, column{"wanted", "Array(UInt64)", func(no int) any { return wanted[of[no]] }})
+	}, columnOf("wanted", "Array(UInt64)", func(no int) []uint64 { return wanted[of[no]] }))
 }

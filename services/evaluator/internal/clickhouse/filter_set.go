@@ -78,7 +78,7 @@ func (s *filterSet) pick(of func(*compiled) string, otherwise string) string {
 // held is the filters as columns of windows, whose filter filterOf tells.
 func (s *filterSet) held(filterOf func(no int) uint32) []column {
 	return []column{
-		{"shape", "UInt16", func(no int) any { return s.shapeOf[filterOf(no)] }},
-		{"vals", "Array(Array(String))", func(no int) any { return s.list[filterOf(no)].vals }},
+		columnOf("shape", "UInt16", func(no int) uint16 { return s.shapeOf[filterOf(no)] }),
+		columnOf("vals", "Array(Array(String))", func(no int) [][]string { return s.list[filterOf(no)].vals }),
 	}
 }

@@ -196,7 +196,7 @@ func (e *Events) withoutBroken(ctx context.Context, questions []Question, ask fu
 	e.filters.mu.Unlock()
 	slices.Sort(patterns)
 	for _, pattern := range slices.Compact(patterns) {
-		table, failed := externalTable("patterns", 1, []column{{"pattern", "String", func(int) any { return pattern }}})
+		table, failed := externalTable("patterns", 1, []column{columnOf("pattern", "String", func(int) string { return pattern })})
 		if failed != nil {
 			return failed
 		}

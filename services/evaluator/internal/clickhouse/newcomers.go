@@ -38,7 +38,7 @@ func (e *Events) FirstSeen(ctx context.Context, candidates []Candidate) ([]time.
 	}
 	asked, err := externalTable("asked", len(candidates), append(
 		askedColumns(func(no int) History { c := candidates[no]; return History{c.SiteID, c.Dimension, c.Since} }),
-		column{"value", "String", func(no int) any { return candidates[no].Value }}))
+		columnOf("value", "String", func(no int) string { return candidates[no].Value })))
 	if err != nil {
 		return nil, err
 	}
@@ -82,10 +82,10 @@ func (e *Events) Values(ctx context.Context, histories []History, to time.Time, 
 
 func askedColumns(of func(no int) History) []column {
 	return []column{
-		{"no", "UInt32", func(no int) any { return uint32(no) }},
-		{"site_id", "UInt64", func(no int) any { return uint64(of(no).SiteID) }},
-		{"of", "UInt8", func(no int) any { return rankedBy[of(no).Dimension] }},
-		{"from_time", "UInt32", func(no int) any { return seconds(of(no).From) }},
+		columnOf("no", "UInt32", func(no int) uint32 { return uint32(no) }),
+		columnOf("site_id", "UInt64", func(no int) uint64 { return uint64(of(no).SiteID) }),
+		columnOf("of", "UInt8", func(no int) uint8 { return rankedBy[of(no).Dimension] }),
+		columnOf("from_time", "UInt32", func(no int) uint32 { return seconds(of(no).From) }),
 	}
 }
 

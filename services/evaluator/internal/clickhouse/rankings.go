@@ -130,7 +130,7 @@ func (b *batch) rank(ctx context.Context, counted string) error {
 		r.ranking = append(r.ranking, trigger.Ranked{Name: name, Visitors: int64(n)})
 		r.more = int(total) - len(r.ranking)
 		return nil
-	}, column{"of", "UInt8", func(no int) any { return b.windows[no].by }}, column{"least", "UInt64", func(no int) any { return uint64(max(b.windows[no].least, 0)) }})
+	}, columnOf("of", "UInt8", func(no int) uint8 { return b.windows[no].by }), columnOf("least", "UInt64", func(no int) uint64 { return uint64(max(b.windows[no].least, 0)) }))
 }
 
 // Top is what stood out in a window: five values of each, by visitors.

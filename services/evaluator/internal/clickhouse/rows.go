@@ -59,8 +59,8 @@ func (b *batch) scanOf(no int) layer { return max(b.oldest(no), twoHours) }
 // layerColumns are what a table of windows must have for a join in layers.
 func (b *batch) layerColumns() []column {
 	return []column{
-		{"newest", "UInt8", func(no int) any { return uint8(b.newest(no)) }},
-		{"oldest", "UInt8", func(no int) any { return uint8(b.oldest(no)) }},
+		columnOf("newest", "UInt8", func(no int) uint8 { return uint8(b.newest(no)) }),
+		columnOf("oldest", "UInt8", func(no int) uint8 { return uint8(b.oldest(no)) }),
 	}
 }
 
