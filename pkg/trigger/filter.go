@@ -47,6 +47,18 @@ func (f Filters) String() string {
 // MarshalJSON implements json.Marshaler.
 func (f Filters) MarshalJSON() ([]byte, error) { return []byte(f.String()), nil }
 
+// UnmarshalJSON implements json.Unmarshaler, for what MarshalJSON wrote: also for filters that WithGoals made, which ParseFilters
+// refuses.
+func (f *Filters) UnmarshalJSON(raw []byte) error {
+	r := &filterReader{}
+	list := r.list("filters", raw, 0)
+	if len(r.problems) > 0 {
+		return fmt.Errorf("%s %s", r.problems[0].Field, r.problems[0].Message)
+	}
+	*f = filtersOf(list)
+	return nil
+}
+
 // List parses the filters, all of which must hold.
 func (f Filters) List() []Filter {
 	if f.Empty() {

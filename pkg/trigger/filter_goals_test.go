@@ -48,6 +48,9 @@ func TestFiltersTakeWhatGoalsCount(t *testing.T) {
 		require.JSONEq(t, strings.ReplaceAll(want, `["and",[["is","event:name",["Signup"]]]]`, `["is","event:name",["Signup"]]`), resolved.String(), written)
 		require.NotContains(t, resolved.String(), `"event:goal",`, written)
 		require.Equal(t, resolved, filtersOf(resolved.List()), "what was made is read as the same")
+		var stored Filters
+		require.NoError(t, json.Unmarshal([]byte(mustJSON(resolved)), &stored))
+		require.Equal(t, resolved, stored)
 		again, problems := resolved.WithGoals(nil)
 		require.Empty(t, problems)
 		require.Equal(t, resolved, again)

@@ -134,7 +134,11 @@ func TestTheCanonicalFormIsReadAsTheSame(t *testing.T) {
 		require.Empty(t, problems)
 		require.Equal(t, filters, again)
 		require.Equal(t, filters.List(), again.List())
+		var stored Filters
+		require.NoError(t, json.Unmarshal([]byte(mustJSON(filters)), &stored))
+		require.Equal(t, filters, stored)
 	})
+	require.ErrorContains(t, json.Unmarshal([]byte(`[["is", "visit:country"]]`), new(Filters)), "filters[0]")
 }
 
 func FuzzParseFilters(f *testing.F) {

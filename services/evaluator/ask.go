@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// previewsAtOnce bounds what previews take from the slots: of the four connections to ClickHouse two.
+	// previewsAtOnce bounds what previews take from the slots.
 	previewsAtOnce = 2
 	explainsAtOnce = 4
 )

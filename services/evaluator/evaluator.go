@@ -4,7 +4,8 @@
 // until a slot is closed, catalogue.go knows the triggers, plan.go turns them into a constant number
 // of questions to Plausible's ClickHouse, missed.go asks what was missed where slots were left out,
 // evaluate.go steps every trigger's state with the answers and commits states and firings together,
-// message.go writes what receivers will read, publish.go brings the outbox to JetStream.
+// message.go writes what receivers will read, context.go adds what was going on, publish.go brings the
+// outbox to JetStream.
 //
 // ask.go answers the api. "Why did it not fire?": results.go remembers what came of each slot, as
 // packing.go packs it. "What would it have done?": preview.go takes an unsaved trigger, rehearsal.go
@@ -12,7 +13,7 @@
 // the threshold that fires as often as is wanted.
 //
 // Guarantees: a firing is committed with the state that made it, so it is made exactly once;
-// its id is derived from facts, so that publishing it again changes nothing; a failed query
+// its message is completed once, before it is published; its id is derived from facts, so that publishing it again changes nothing; a failed query
 // leaves every state untouched, and the slot is tried again.
 package evaluator
 
@@ -121,7 +122,7 @@ func Run(ctx context.Context, c Config, s *daemon.Service) error {
 	defer subscription.Unsubscribe() //nolint:errcheck // the connection closes next
 
 	own := newShards(store, rand.Text(), leaseTerms, s.Log, metrics)
-	p := newPublisher(store, own.owner, js, s.Log, metrics)
+	p := newPublisher(store, own.owner, events, js, s.Log, metrics)
 	e := newEvaluator(c, s, events, store, known, metrics, own, p.wake)
 	s.Ready("postgres", pool.Ping)
 	s.Ready("plausible postgres", directory.Ping)

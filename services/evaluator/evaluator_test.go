@@ -115,7 +115,7 @@ func (b *bench) replica(owner string, queried func(family string)) (*evaluator, 
 
 	store := postgres.New(b.pool)
 	own := newShards(store, owner, leaseTerms, s.Log, m)
-	p := newPublisher(store, owner, js, s.Log, m)
+	p := newPublisher(store, owner, events, js, s.Log, m)
 	return newEvaluator(b.config, s, events, store, newCatalogue(store, directory, events.Unavailable, s.Log), m, own, p.wake), p
 }
 
@@ -170,6 +170,7 @@ func (b *bench) slot(second int) []trigger.Message {
 	slot := noon.Add(time.Duration(second) * time.Second)
 	_, err := b.evaluate(b.t.Context(), slot)
 	require.NoError(b.t, err)
+	require.NoError(b.t, b.complete(b.t.Context()))
 	return b.messages("slot = $1", slot)
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/stream"
+	"github.com/plausible-webhooks/plausible-webhooks/services/evaluator/internal/clickhouse"
 	"github.com/plausible-webhooks/plausible-webhooks/services/evaluator/internal/postgres"
 )
 
@@ -24,20 +25,21 @@ const (
 	confirmAfter = 10 * time.Minute
 )
 
-// publisher brings the committed firings of the owner's shards to JetStream, and the system events of
-// all replicas. A crash at any point, or another replica, publishes the same id again, which JetStream
+// publisher completes the committed firings of the owner's shards and brings them to JetStream, and the system events of
+// all replicas. A crash at any point, or another replica, publishes the same id again, with the same bytes, which JetStream
 // and, of firings, the dispatcher's key drop.
 type publisher struct {
-	store   *postgres.Store
-	owner   string
-	js      jetstream.JetStream
-	log     *slog.Logger
-	metrics *metrics
-	woken   chan struct{}
+	store    *postgres.Store
+	owner    string
+	contexts contexts
+	js       jetstream.JetStream
+	log      *slog.Logger
+	metrics  *metrics
+	woken    chan struct{}
 }
 
-func newPublisher(store *postgres.Store, owner string, js jetstream.JetStream, log *slog.Logger, m *metrics) *publisher {
-	return &publisher{store: store, owner: owner, js: js, log: log, metrics: m, woken: make(chan struct{}, 1)}
+func newPublisher(store *postgres.Store, owner string, events *clickhouse.Events, js jetstream.JetStream, log *slog.Logger, m *metrics) *publisher {
+	return &publisher{store: store, owner: owner, contexts: contexts{events, log}, js: js, log: log, metrics: m, woken: make(chan struct{}, 1)}
 }
 
 // wake makes run look at the outbox now.
@@ -74,9 +76,24 @@ func (p *publisher) run(ctx context.Context) error {
 	return nil
 }
 
-// publish brings one batch of the outbox to JetStream and marks what the broker has stored. It
+// complete gives one batch of the outbox its context, once: what is published again has the same bytes.
+func (p *publisher) complete(ctx context.Context) error {
+	firings, err := p.store.Incomplete(ctx, p.owner, publishBatch)
+	if err != nil || len(firings) == 0 {
+		return err
+	}
+	if err := p.contexts.add(ctx, firings); err != nil {
+		return err
+	}
+	return p.store.Complete(ctx, firings)
+}
+
+// publish completes one batch of the outbox, brings one to JetStream and marks what the broker has stored. It
 // reports whether there may be more.
 func (p *publisher) publish(ctx context.Context) (more bool, err error) {
+	if err := p.complete(ctx); err != nil {
+		return false, err
+	}
 	firings, err := p.store.Unpublished(ctx, p.owner, publishBatch)
 	if err != nil || len(firings) == 0 {
 		return false, err

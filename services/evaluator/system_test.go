@@ -134,7 +134,7 @@ func TestSystemEventsArePublishedOnce(t *testing.T) {
 	require.NoError(t, err)
 	_, _, err = stream.Ensure(ctx, js, stream.Options{})
 	require.NoError(t, err)
-	p := newPublisher(postgres.New(pool), "a", js, log, newMetrics(prometheus.NewRegistry()))
+	p := newPublisher(postgres.New(pool), "a", nil, js, log, newMetrics(prometheus.NewRegistry()))
 	s := openSystem(pool)
 	s.wake = p.wake
 

@@ -34,6 +34,10 @@ type Events struct {
 // Observe is told of every query: its family, how long it took, and its error.
 type Observe func(family string, took time.Duration, err error)
 
+// maxConns is enough for a slot, the contexts of the one before and two previews at the same time: none waits for another's
+// connection.
+const maxConns = 2*atOnce + 4
+
 // Open connects to Plausible's ClickHouse by a URL such as
 // http://user:password@host:8123/plausible_events_db, and probes its tables. It refuses a
 // database that is not Plausible's.
@@ -44,7 +48,7 @@ func Open(ctx context.Context, rawURL string, queryTimeout time.Duration, observ
 	}
 	options.DialTimeout = 5 * time.Second
 	options.ReadTimeout = queryTimeout + 5*time.Second // the server's own limit speaks first
-	options.MaxOpenConns, options.MaxIdleConns = 4, 4
+	options.MaxOpenConns, options.MaxIdleConns = maxConns, maxConns
 	conn, err := clickhouse.Open(options)
 	if err != nil {
 		return nil, fmt.Errorf("open PLAUSIBLE_CLICKHOUSE_URL: %w", err)

@@ -10,26 +10,74 @@ import (
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 )
 
-func firingColumns(firings []trigger.Firing) []any {
+// Firing is one in the outbox. It waits there until its message is complete.
+type Firing struct {
+	trigger.Firing
+	Pending []byte // what its context is asked with, as JSON; nil: the message is complete
+}
+
+func firingColumns(firings []Firing) []any {
 	n := len(firings)
 	ids, slots, sites := make([]string, n), make([]time.Time, n), make([]int64, n)
 	webhooks, triggers, triggerTypes := make([]string, n), make([]string, n), make([]string, n)
-	types, payloads, traces := make([]string, n), make([][]byte, n), make([]string, n)
+	types, payloads, traces, pending := make([]string, n), make([][]byte, n), make([]string, n), make([]*string, n)
 	for i, f := range firings {
 		ids[i], slots[i], sites[i] = f.ID, f.Slot, f.SiteID
 		webhooks[i], triggers[i], triggerTypes[i] = f.WebhookID, f.TriggerID, string(f.TriggerType)
 		types[i], payloads[i], traces[i] = f.Type, f.Payload, f.TraceContext
+		if f.Pending != nil {
+			text := string(f.Pending)
+			pending[i] = &text
+		}
 	}
-	return []any{ids, slots, sites, webhooks, triggers, triggerTypes, types, payloads, traces}
+	return []any{ids, slots, sites, webhooks, triggers, triggerTypes, types, payloads, traces, pending}
 }
 
-// Unpublished reads firings of the owner's shards that wait in the outbox for JetStream, the
+// Incomplete reads firings of the owner's shards that wait for their context, the oldest first: their slots, ids, payloads
+// and what is pending.
+func (s *Store) Incomplete(ctx context.Context, owner string, limit int) ([]Firing, error) {
+	const statement = `
+		SELECT id, slot, payload, pending FROM firings
+		WHERE published_at IS NULL AND pending IS NOT NULL AND site_shard(site_id) IN (SELECT shard FROM evaluator_leases WHERE owner = $1)
+		ORDER BY slot, id LIMIT $2`
+	rows, err := s.pool.Query(ctx, statement, owner, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read the outbox: %w", err)
+	}
+	firings, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (f Firing, err error) {
+		err = row.Scan(&f.ID, &f.Slot, &f.Payload, &f.Pending)
+		return f, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the outbox: %w", err)
+	}
+	return firings, nil
+}
+
+// Complete writes the payloads of firings that were incomplete. Whoever comes second changes nothing: a payload that may
+// have been published stays as it is.
+func (s *Store) Complete(ctx context.Context, firings []Firing) error {
+	const statement = `
+		UPDATE firings f SET payload = c.payload, pending = NULL
+		FROM unnest($1::text[], $2::timestamptz[], $3::bytea[]) AS c (id, slot, payload)
+		WHERE f.id = c.id AND f.slot = c.slot AND f.pending IS NOT NULL`
+	ids, slots, payloads := make([]string, len(firings)), make([]time.Time, len(firings)), make([][]byte, len(firings))
+	for i, f := range firings {
+		ids[i], slots[i], payloads[i] = f.ID, f.Slot, f.Payload
+	}
+	if _, err := s.pool.Exec(ctx, statement, ids, slots, payloads); err != nil {
+		return fmt.Errorf("complete firings: %w", err)
+	}
+	return nil
+}
+
+// Unpublished reads complete firings of the owner's shards that wait in the outbox for JetStream, the
 // oldest first.
 func (s *Store) Unpublished(ctx context.Context, owner string, limit int) ([]trigger.Firing, error) {
 	const statement = `
 		SELECT id, slot, site_id, webhook_id, trigger_id, trigger_type, type, payload, trace_context
 		FROM firings
-		WHERE published_at IS NULL AND site_shard(site_id) IN (SELECT shard FROM evaluator_leases WHERE owner = $1)
+		WHERE published_at IS NULL AND pending IS NULL AND site_shard(site_id) IN (SELECT shard FROM evaluator_leases WHERE owner = $1)
 		ORDER BY slot, id LIMIT $2`
 	rows, err := s.pool.Query(ctx, statement, owner, limit)
 	if err != nil {

@@ -136,8 +136,8 @@ func state(site int64) State {
 	return State{TriggerID: "tr_" + strconv.FormatInt(site, 10), SiteID: site, State: trigger.State{Revision: 1, Status: trigger.StatusOK, Since: noon, LastSlot: noon}}
 }
 
-func firing(site int64) trigger.Firing {
-	return trigger.Firing{ID: "f_" + strconv.FormatInt(site, 10), Slot: noon, SiteID: site, Payload: []byte("{}")}
+func firing(site int64) Firing {
+	return Firing{Firing: trigger.Firing{ID: "f_" + strconv.FormatInt(site, 10), Slot: noon, SiteID: site, Payload: []byte("{}")}}
 }
 
 func written(t *testing.T, pool *pgxpool.Pool) (states, firings []string) {
@@ -157,10 +157,10 @@ func TestCommitWritesTheShardsStillHeld(t *testing.T) {
 	theirs := take(t, s, "b", 2)
 	require.Equal(t, []int{0, 1}, []int{theirs[0].Shard, theirs[1].Shard})
 
-	all := Result{Leases: mine, Slot: noon, States: []State{state(1), state(2)}, Firings: []trigger.Firing{firing(1), firing(2)}}
+	all := Result{Leases: mine, Slot: noon, States: []State{state(1), state(2)}, Firings: []Firing{firing(1), firing(2)}}
 	did, err := s.Commit(ctx, all)
 	require.NoError(t, err)
-	assert.Equal(t, Result{Leases: mine[2:], Slot: noon, States: []State{state(2)}, Firings: []trigger.Firing{firing(2)}}, did)
+	assert.Equal(t, Result{Leases: mine[2:], Slot: noon, States: []State{state(2)}, Firings: []Firing{firing(2)}}, did)
 	states, firings := written(t, pool)
 	assert.Equal(t, []string{"tr_2"}, states)
 	assert.Equal(t, []string{"f_2"}, firings)

@@ -91,14 +91,14 @@ type Result struct {
 	Leases  []Lease // of the shards that were evaluated
 	Slot    time.Time
 	States  []State // those that changed
-	Firings []trigger.Firing
+	Firings []Firing
 }
 
 // of is the part of a result that belongs to some shards.
 func (r Result) of(shards []int) Result {
 	r.Leases = slices.DeleteFunc(slices.Clone(r.Leases), func(l Lease) bool { return !slices.Contains(shards, l.Shard) })
 	r.States = slices.DeleteFunc(slices.Clone(r.States), func(s State) bool { return !slices.Contains(shards, ShardOf(s.SiteID)) })
-	r.Firings = slices.DeleteFunc(slices.Clone(r.Firings), func(f trigger.Firing) bool { return !slices.Contains(shards, ShardOf(f.SiteID)) })
+	r.Firings = slices.DeleteFunc(slices.Clone(r.Firings), func(f Firing) bool { return !slices.Contains(shards, ShardOf(f.SiteID)) })
 	return r
 }
 
@@ -116,8 +116,8 @@ const (
 			last_evaluated_at = excluded.last_evaluated_at, last_fired_at = excluded.last_fired_at, explanation = excluded.explanation, machine = excluded.machine`
 
 	insertFirings = `
-		INSERT INTO firings (id, slot, site_id, webhook_id, trigger_id, trigger_type, type, payload, trace_context)
-		SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[], $9::text[])
+		INSERT INTO firings (id, slot, site_id, webhook_id, trigger_id, trigger_type, type, payload, trace_context, pending)
+		SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[], $9::text[], $10::json[])
 		ON CONFLICT (id, slot) DO NOTHING`
 )
 
