@@ -1,13 +1,22 @@
 package evaluator
 
 import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/stream"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
+	"github.com/plausible-webhooks/plausible-webhooks/services/evaluator/internal/clickhouse"
 )
 
 // However much the context has to read: the slot is committed before, and what fired is published after.
@@ -57,5 +66,42 @@ func TestAFiringGoesOutWithoutAContextThatCannotBeRead(t *testing.T) {
 	told := b.messages("published_at IS NOT NULL")
 	require.Len(t, told, 1)
 	assert.Equal(t, 1.0, told[0].Data.Value)
+	assert.Nil(t, told[0].Data.Context)
+}
+
+// A ClickHouse that takes the queries and does not answer holds up no message for longer than contextWait.
+func TestMessagesDoNotWaitForAClickHouseThatHangs(t *testing.T) {
+	b := newBench(t)
+	address, err := url.Parse(b.config.PlausibleClickHouseURL)
+	require.NoError(t, err)
+	forward := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: address.Host})
+	var hangs atomic.Bool
+	hanging := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if hangs.Load() {
+			_, _ = io.Copy(io.Discard, r.Body) // it is told that the client has left only after that
+			<-r.Context().Done()
+			return
+		}
+		forward.ServeHTTP(w, r)
+	}))
+	t.Cleanup(hanging.Close)
+	through := *address
+	through.Host = hanging.Listener.Addr().String()
+	events, err := clickhouse.Open(t.Context(), through.String(), time.Hour, func(string, time.Duration, error) {})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = events.Close() })
+	b.publisher.contexts.events = events
+
+	b.trigger(trigger.GoalAchievedType, `{"goal": {"event_name": "Signup"}}`)
+	b.insert(b.event("Signup", -5, 1))
+	_, err = b.evaluate(t.Context(), noon)
+	require.NoError(t, err)
+	hangs.Store(true)
+	patient, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	_, err = b.publish(patient)
+	require.NoError(t, err)
+	told := b.messages("published_at IS NOT NULL")
+	require.Len(t, told, 1)
 	assert.Nil(t, told[0].Data.Context)
 }
