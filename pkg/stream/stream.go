@@ -22,6 +22,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/plausible-webhooks/plausible-webhooks/pkg/patience"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/trigger"
 )
 
@@ -62,8 +63,23 @@ type Options struct {
 }
 
 // Ensure creates the streams and the consumer of FIRINGS, or checks those that exist: an operator
-// may have changed them, but not what the guarantees rest on.
-func Ensure(ctx context.Context, js jetstream.JetStream, o Options) (jetstream.Stream, jetstream.Consumer, error) {
+// may have changed them, but not what the guarantees rest on. A broker that restarts meanwhile loses what it was
+// asked, and is asked again.
+func Ensure(ctx context.Context, js jetstream.JetStream, o Options) (s jetstream.Stream, consumer jetstream.Consumer, err error) {
+	var refused error
+	err = patience.Await(ctx, func(ctx context.Context) (err error) {
+		if s, consumer, err = ensureAll(ctx, js, o); !errors.Is(err, context.DeadlineExceeded) {
+			refused, err = err, nil
+		}
+		return err
+	})
+	if err = errors.Join(err, refused); err != nil {
+		return nil, nil, err
+	}
+	return s, consumer, nil
+}
+
+func ensureAll(ctx context.Context, js jetstream.JetStream, o Options) (jetstream.Stream, jetstream.Consumer, error) {
 	wanted := jetstream.StreamConfig{
 		Name:        Firings,
 		Description: "Firings of triggers, from the evaluator to the dispatchers",

@@ -1,9 +1,16 @@
 package stream
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"io"
 	"log/slog"
+	"net"
+	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -76,6 +83,56 @@ func TestEnsureMayBeCalledByManyAtOnce(t *testing.T) {
 }
 
 // What an operator has set stays, unless a guarantee would break by it.
+// A broker that dies with a request and comes back never answers it.
+func TestEnsureAsksAgainWhatTheBrokerLost(t *testing.T) {
+	address, err := url.Parse(devstacktest.NATS(t))
+	require.NoError(t, err)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	var lost atomic.Int32
+	var passing sync.WaitGroup
+	passing.Go(func() {
+		client, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer client.Close()
+		server, err := net.Dial("tcp", address.Host)
+		if !assert.NoError(t, err) {
+			return
+		}
+		defer server.Close()
+		passing.Go(func() { _, _ = io.Copy(client, server) })
+		lines := bufio.NewReader(client)
+		for {
+			line, err := lines.ReadBytes('\n')
+			if err != nil {
+				return
+			}
+			if bytes.HasPrefix(line, []byte("PUB $JS.API.STREAM.INFO.")) && lost.CompareAndSwap(0, 1) {
+				if _, err = lines.ReadBytes('\n'); err != nil { // what it publishes: nothing
+					return
+				}
+				continue
+			}
+			if _, err = server.Write(line); err != nil {
+				return
+			}
+		}
+	})
+	nc, err := nats.Connect("nats://" + listener.Addr().String())
+	require.NoError(t, err)
+	js, err := jetstream.New(nc)
+	require.NoError(t, err)
+	s, _, err := Ensure(t.Context(), js, Options{})
+	require.NoError(t, err)
+	assert.Equal(t, Firings, s.CachedInfo().Config.Name)
+	assert.Equal(t, int32(1), lost.Load())
+	nc.Close()
+	passing.Wait()
+}
+
 func TestEnsureKeepsAnOperatorsSettings(t *testing.T) {
 	for name, c := range map[string]struct {
 		change  func(*jetstream.StreamConfig)
