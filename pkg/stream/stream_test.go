@@ -82,7 +82,6 @@ func TestEnsureMayBeCalledByManyAtOnce(t *testing.T) {
 	}
 }
 
-// What an operator has set stays, unless a guarantee would break by it.
 // A broker that dies with a request and comes back never answers it.
 func TestEnsureAsksAgainWhatTheBrokerLost(t *testing.T) {
 	address, err := url.Parse(devstacktest.NATS(t))
@@ -90,7 +89,7 @@ func TestEnsureAsksAgainWhatTheBrokerLost(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer listener.Close()
-	var lost atomic.Int32
+	var lost atomic.Bool
 	var passing sync.WaitGroup
 	passing.Go(func() {
 		client, err := listener.Accept()
@@ -110,7 +109,7 @@ func TestEnsureAsksAgainWhatTheBrokerLost(t *testing.T) {
 			if err != nil {
 				return
 			}
-			if bytes.HasPrefix(line, []byte("PUB $JS.API.STREAM.INFO.")) && lost.CompareAndSwap(0, 1) {
+			if bytes.HasPrefix(line, []byte("PUB $JS.API.STREAM.INFO.")) && lost.CompareAndSwap(false, true) {
 				if _, err = lines.ReadBytes('\n'); err != nil { // what it publishes: nothing
 					return
 				}
@@ -121,18 +120,18 @@ func TestEnsureAsksAgainWhatTheBrokerLost(t *testing.T) {
 			}
 		}
 	})
-	nc, err := nats.Connect("nats://" + listener.Addr().String())
-	require.NoError(t, err)
+	nc := connection(t, "nats://"+listener.Addr().String())
 	js, err := jetstream.New(nc)
 	require.NoError(t, err)
 	s, _, err := Ensure(t.Context(), js, Options{})
 	require.NoError(t, err)
 	assert.Equal(t, Firings, s.CachedInfo().Config.Name)
-	assert.Equal(t, int32(1), lost.Load())
+	assert.True(t, lost.Load())
 	nc.Close()
 	passing.Wait()
 }
 
+// What an operator has set stays, unless a guarantee would break by it.
 func TestEnsureKeepsAnOperatorsSettings(t *testing.T) {
 	for name, c := range map[string]struct {
 		change  func(*jetstream.StreamConfig)

@@ -42,10 +42,11 @@ const (
 type unfinished struct {
 	pending
 	message trigger.Message
+	firing  *postgres.Firing
 }
 
-func unfinishedOf(f postgres.Firing) (*unfinished, error) {
-	u := &unfinished{}
+func unfinishedOf(f *postgres.Firing) (*unfinished, error) {
+	u := &unfinished{firing: f}
 	err := json.Unmarshal(f.Pending, &u.pending)
 	if err == nil {
 		err = json.Unmarshal(f.Payload, &u.message)
@@ -59,14 +60,13 @@ func unfinishedOf(f postgres.Firing) (*unfinished, error) {
 // add puts the context into the payloads of firings, with a constant number of queries. It fails only when ctx ends.
 func (c *contexts) add(ctx context.Context, firings []postgres.Firing) error {
 	var all []*unfinished
-	var of []int
-	for i, f := range firings {
-		u, err := unfinishedOf(f)
+	for i := range firings {
+		u, err := unfinishedOf(&firings[i])
 		if err != nil {
-			c.log.Error("a firing goes out without its context", "firing_id", f.ID, "error", err.Error())
+			c.log.Error("a firing goes out without its context", "firing_id", firings[i].ID, "error", err.Error())
 			continue
 		}
-		all, of = append(all, u), append(of, i)
+		all = append(all, u)
 	}
 	bounded, stop := context.WithTimeoutCause(ctx, contextWait, errors.New("ClickHouse did not answer in time"))
 	defer stop()
@@ -77,13 +77,13 @@ func (c *contexts) add(ctx context.Context, firings []postgres.Firing) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	for k, i := range of {
-		payload, err := json.Marshal(all[k].message)
+	for _, u := range all {
+		payload, err := json.Marshal(u.message)
 		if err != nil {
-			c.log.Error("a firing goes out without its context", "firing_id", firings[i].ID, "error", err.Error())
+			c.log.Error("a firing goes out without its context", "firing_id", u.firing.ID, "error", err.Error())
 			continue
 		}
-		firings[i].Payload = payload
+		u.firing.Payload = payload
 	}
 	return nil
 }

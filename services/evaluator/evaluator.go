@@ -13,8 +13,9 @@
 // the threshold that fires as often as is wanted.
 //
 // Guarantees: a firing is committed with the state that made it, so it is made exactly once;
-// its message is completed once, before it is published; its id is derived from facts, so that publishing it again changes nothing; a failed query
-// leaves every state untouched, and the slot is tried again.
+// its message is completed once, before it is published; its id is derived from facts, so that
+// publishing it again changes nothing; a failed query leaves every state untouched, and the slot is
+// tried again.
 package evaluator
 
 import (

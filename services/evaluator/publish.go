@@ -100,7 +100,7 @@ func (p *publisher) publish(ctx context.Context) (more bool, err error) {
 	}
 	messages := make([]*nats.Msg, len(firings))
 	for i, f := range firings {
-		messages[i] = stream.Encode(f)
+		messages[i] = stream.Encode(f.Firing)
 	}
 	acks, failed := p.send(ctx, messages)
 	published := make([]postgres.Published, 0, len(acks))

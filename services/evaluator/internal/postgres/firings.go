@@ -33,19 +33,29 @@ func firingColumns(firings []Firing) []any {
 	return []any{ids, slots, sites, webhooks, triggers, triggerTypes, types, payloads, traces, pending}
 }
 
-// Incomplete reads firings of the owner's shards that wait for their context, the oldest first: their slots, ids, payloads
-// and what is pending.
+// Incomplete reads firings of the owner's shards that wait in the outbox for their context, the oldest first.
 func (s *Store) Incomplete(ctx context.Context, owner string, limit int) ([]Firing, error) {
-	const statement = `
-		SELECT id, slot, payload, pending FROM firings
-		WHERE published_at IS NULL AND pending IS NOT NULL AND site_shard(site_id) IN (SELECT shard FROM evaluator_leases WHERE owner = $1)
+	return s.waiting(ctx, "pending IS NOT NULL", owner, limit)
+}
+
+// Unpublished reads complete firings of the owner's shards that wait in the outbox for JetStream, the
+// oldest first.
+func (s *Store) Unpublished(ctx context.Context, owner string, limit int) ([]Firing, error) {
+	return s.waiting(ctx, "pending IS NULL", owner, limit)
+}
+
+func (s *Store) waiting(ctx context.Context, where, owner string, limit int) ([]Firing, error) {
+	statement := `
+		SELECT id, slot, site_id, webhook_id, trigger_id, trigger_type, type, payload, trace_context, pending
+		FROM firings
+		WHERE published_at IS NULL AND ` + where + ` AND site_shard(site_id) IN (SELECT shard FROM evaluator_leases WHERE owner = $1)
 		ORDER BY slot, id LIMIT $2`
 	rows, err := s.pool.Query(ctx, statement, owner, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read the outbox: %w", err)
 	}
 	firings, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (f Firing, err error) {
-		err = row.Scan(&f.ID, &f.Slot, &f.Payload, &f.Pending)
+		err = row.Scan(&f.ID, &f.Slot, &f.SiteID, &f.WebhookID, &f.TriggerID, &f.TriggerType, &f.Type, &f.Payload, &f.TraceContext, &f.Pending)
 		return f, err
 	})
 	if err != nil {
@@ -69,28 +79,6 @@ func (s *Store) Complete(ctx context.Context, firings []Firing) error {
 		return fmt.Errorf("complete firings: %w", err)
 	}
 	return nil
-}
-
-// Unpublished reads complete firings of the owner's shards that wait in the outbox for JetStream, the
-// oldest first.
-func (s *Store) Unpublished(ctx context.Context, owner string, limit int) ([]trigger.Firing, error) {
-	const statement = `
-		SELECT id, slot, site_id, webhook_id, trigger_id, trigger_type, type, payload, trace_context
-		FROM firings
-		WHERE published_at IS NULL AND pending IS NULL AND site_shard(site_id) IN (SELECT shard FROM evaluator_leases WHERE owner = $1)
-		ORDER BY slot, id LIMIT $2`
-	rows, err := s.pool.Query(ctx, statement, owner, limit)
-	if err != nil {
-		return nil, fmt.Errorf("read the outbox: %w", err)
-	}
-	firings, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (f trigger.Firing, err error) {
-		err = row.Scan(&f.ID, &f.Slot, &f.SiteID, &f.WebhookID, &f.TriggerID, &f.TriggerType, &f.Type, &f.Payload, &f.TraceContext)
-		return f, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the outbox: %w", err)
-	}
-	return firings, nil
 }
 
 // Published is a firing that JetStream has stored.
