@@ -96,8 +96,12 @@ func (c *compiler) ask(a ofVisit, write func(of *compiler) string) string {
 // hold makes room for values and names it. A property's name is a value too, so that the text does
 // not depend on it.
 func (c *compiler) hold(values ...string) string {
-	c.vals = append(c.vals, values)
-	return fmt.Sprintf("w.vals[%d]", len(c.vals))
+	if c.lists > 0 {
+		c.vals += listSeparator
+	}
+	c.lists++
+	c.vals += packedList(values)
+	return listAt("w.vals", c.lists)
 }
 
 // read adds a column to those that the scan must read, and names it.

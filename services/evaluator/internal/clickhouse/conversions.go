@@ -22,7 +22,8 @@ type goal struct {
 	pathKind     uint8
 	path         string
 	scroll       uint8
-	keys, values []string
+	properties   uint8  // how many
+	keys, values string // lists
 }
 
 // goalSet is the distinct goals of one query. Its first is none: any event.
@@ -36,7 +37,7 @@ func (s *goalSet) any() bool { return len(s.list) > 1 }
 
 func (s *goalSet) add(g *trigger.Goal) uint32 {
 	if len(s.list) == 0 {
-		s.list = []goal{{scroll: noScroll, keys: []string{}, values: []string{}}}
+		s.list = []goal{{scroll: noScroll}}
 	}
 	if g == nil {
 		return 0
@@ -59,16 +60,19 @@ func (s *goalSet) add(g *trigger.Goal) uint32 {
 
 func newGoal(g trigger.Goal) goal {
 	kind, path := pathCondition(g.PagePath)
-	made := goal{name: g.EventName, pathKind: kind, path: path, scroll: noScroll, keys: []string{}, values: []string{}}
+	made := goal{name: g.EventName, pathKind: kind, path: path, scroll: noScroll}
 	switch {
 	case g.Scroll():
 		made.name, made.scroll = "engagement", uint8(*g.ScrollThreshold)
 	case g.EventName == "":
 		made.name = "pageview"
 	}
-	for _, key := range slices.Sorted(maps.Keys(g.CustomProps)) {
-		made.keys, made.values = append(made.keys, key), append(made.values, g.CustomProps[key])
+	keys := slices.Sorted(maps.Keys(g.CustomProps))
+	values := make([]string, len(keys))
+	for i, key := range keys {
+		values[i] = g.CustomProps[key]
 	}
+	made.properties, made.keys, made.values = uint8(len(keys)), packedList(keys), packedList(values)
 	return made
 }
 
@@ -86,7 +90,8 @@ func (s *goalSet) condition(e *Events) (columns, conditions []string) {
 	}
 	if s.properties() {
 		columns = append(columns, "meta.key AS prop_keys", "meta.value AS prop_values")
-		conditions = append(conditions, "arrayAll((k, v) -> has(e.prop_keys, k) AND e.prop_values[indexOf(e.prop_keys, k)] = v, w.keys, w.texts)")
+		conditions = append(conditions, fmt.Sprintf("(w.properties = 0 OR arrayAll((k, v) -> has(e.prop_keys, k) AND e.prop_values[indexOf(e.prop_keys, k)] = v, %s, %s))",
+			unpackedList("w.keys"), unpackedList("w.texts")))
 	}
 	return columns, conditions
 }
@@ -108,7 +113,7 @@ func (s *goalSet) scrolls() bool {
 }
 
 func (s *goalSet) properties() bool {
-	return slices.ContainsFunc(s.list, func(g goal) bool { return len(g.keys) > 0 })
+	return slices.ContainsFunc(s.list, func(g goal) bool { return g.properties > 0 })
 }
 
 // held is the goals as columns of windows, whose goal goalOf tells.
@@ -122,7 +127,8 @@ func (s *goalSet) held(goalOf func(no int) uint32) []column {
 		columns = append(columns, columnOf("scroll", "UInt8", func(no int) uint8 { return of(no).scroll }))
 	}
 	if s.properties() {
-		columns = append(columns, columnOf("keys", "Array(String)", func(no int) []string { return of(no).keys }), columnOf("texts", "Array(String)", func(no int) []string { return of(no).values }))
+		columns = append(columns, columnOf("properties", "UInt8", func(no int) uint8 { return of(no).properties }),
+			columnOf("keys", "String", func(no int) string { return of(no).keys }), columnOf("texts", "String", func(no int) string { return of(no).values }))
 	}
 	return columns
 }

@@ -18,8 +18,7 @@ type filterSet struct {
 
 func (s *filterSet) add(e *Events, f trigger.Filters, visits bool) uint32 {
 	if len(s.list) == 0 {
-		none := &compiled{vals: [][]string{}}
-		s.nos, s.list, s.shapeOf, s.shapes = map[trigger.Filters]uint32{{}: 0}, []*compiled{none}, []uint16{0}, []*compiled{none}
+		s.nos, s.list, s.shapeOf, s.shapes = map[trigger.Filters]uint32{{}: 0}, []*compiled{&noFilters}, []uint16{0}, []*compiled{&noFilters}
 	}
 	no, known := s.nos[f]
 	if !known {
@@ -79,6 +78,6 @@ func (s *filterSet) pick(of func(*compiled) string, otherwise string) string {
 func (s *filterSet) held(filterOf func(no int) uint32) []column {
 	return []column{
 		columnOf("shape", "UInt16", func(no int) uint16 { return s.shapeOf[filterOf(no)] }),
-		columnOf("vals", "Array(Array(String))", func(no int) [][]string { return s.list[filterOf(no)].vals }),
+		columnOf("vals", "String", func(no int) string { return s.list[filterOf(no)].vals }),
 	}
 }

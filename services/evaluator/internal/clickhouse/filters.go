@@ -61,7 +61,8 @@ type compiled struct {
 	condition  string // empty: everything passes
 	asks       []ofVisit
 	enters     string // on e, a visit: it entered by a page of the filter; empty: any
-	vals       [][]string
+	vals       string // lists of values
+	lists      int
 	columns    []string        // of the scan, as "expression AS name"
 	tangled    bool            // asks of visits what cannot be said of them
 	unknown    []string        // columns that this Plausible does not have

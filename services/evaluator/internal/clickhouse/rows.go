@@ -78,11 +78,14 @@ type reading struct {
 func (b *batch) rows(r reading) string {
 	windows, on, conditions := "windows", "e.site_id = w.site_id", []string{r.within, "e.scan = w.scan"}
 	if r.layered {
-		windows, on, conditions = b.layered(), "e.key = w.key", []string{r.within, "e.site_id = w.site_id", "e.layer = w.layer"}
+		windows, on, conditions = b.layered(), "e.key = w.key", []string{r.within, "e.site_id = w.site_id"}
 	}
 	if b.goals.any() {
+		if !r.layered {
+			r.columns, conditions = append(r.columns, "name"), append(conditions, "if(w.name = '', e.name != 'engagement', e.name = w.name)")
+		}
 		more, condition := b.goals.condition(b.events)
-		r.columns, conditions = append(append(r.columns, "name"), more...), append(append(conditions, "if(w.name = '', e.name != 'engagement', e.name = w.name)"), condition...)
+		r.columns, conditions = append(r.columns, more...), append(conditions, condition...)
 	}
 	visits := ""
 	if b.filters.any() {
@@ -99,7 +102,8 @@ func (b *batch) rows(r reading) string {
 }
 
 // layered is the windows, each as often as it has layers. Site, layer and name are hashed to one number, which is joined
-// faster than they are, and compared afterwards.
+// faster than they are. Of what was hashed only the site is compared afterwards: that two names of a site have the same number
+// happens once in 10 ** 19 pairs by chance, and whoever would make up such a name could as well send the goal's.
 func (b *batch) layered() string {
 	key := "cityHash64(site_id, layer)"
 	if b.goals.any() {
@@ -119,6 +123,9 @@ func (b *batch) joined(r reading, scan layer) []string {
 	}
 	const nameless, named = "cityHash64(site_id, layer, 0, '')", "cityHash64(site_id, layer, 1, name)"
 	key := fmt.Sprintf("arrayJoin([%s, %s])", nameless, named) // windows of any event and of goals look at the row
+	if b.goals.scrolls() {
+		key = fmt.Sprintf("arrayJoin(if(name = 'engagement', [%[2]s], [%[1]s, %[2]s]))", nameless, named)
+	}
 	switch {
 	case !b.goals.any():
 		key = "cityHash64(site_id, layer)"
