@@ -23,15 +23,16 @@ type batch struct {
 	goals   goalSet
 	filters filterSet
 
-	windows  []window
-	windowNo map[window]uint32
-	results  []result       // of the windows
-	reads    []span         // of each window, the times of the rows that it needs
-	spans    [layers][]span // of each scan
-	named    [layers]bool   // some windows of the scan have a goal
-	nameless [layers]bool   // some have none
-	wanted   uint8          // what any window wants
-	common   uint8          // what all want
+	windows    []window
+	windowNo   map[window]uint32
+	results    []result       // of the windows
+	reads      []span         // of each window, the times of the rows that it needs
+	spans      [layers][]span // of each scan
+	shallowest layer          // scan; windows that are not as deep are read by it
+	named      [layers]bool   // some windows of the scan have a goal
+	nameless   [layers]bool   // some have none
+	wanted     uint8          // what any window wants
+	common     uint8          // what all want
 }
 
 // window is comparable: equal ones are measured once.

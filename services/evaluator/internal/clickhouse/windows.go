@@ -56,6 +56,7 @@ func (e *Events) askLasting(ctx context.Context, b *batch) error {
 		states = append(states, fmt.Sprintf("uniqState(m.%[1]s) AS %[1]ss", counted.column))
 		merged = append(merged, fmt.Sprintf("uniqMerge(s.%ss)", counted.column))
 	}
+	b.scanTogether()
 	by := strings.Join(keys, ", ")
 	statement := fmt.Sprintf(`
 		SELECT w.no AS no, %s, max(s.last)
