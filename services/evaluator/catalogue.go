@@ -25,6 +25,11 @@ type watched struct {
 	goal    *trigger.Goal   // resolved
 	filters trigger.Filters // resolved: with what the goals that they name count
 	problem string          // why it cannot be evaluated; a sentence, or empty
+
+	// What the loop keeps of it, so that a slot does not look up each trigger by its id.
+	standing   *standing
+	restored   int // the reading of states that this is one of
+	remembered *remembered
 }
 
 func (w *watched) setting() trigger.Setting {

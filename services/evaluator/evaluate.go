@@ -127,14 +127,20 @@ func (e *evaluator) watched(ctx context.Context, due []postgres.Lease) ([]*watch
 
 // round is what is known of a slot while it is evaluated. The next slot uses its memory again.
 type round struct {
-	plan   *plan
-	turns  []turn                    // of all triggers
+	plan   *plan                     // of all sites
+	plans  []*plan                   // of portions of the sites; the first becomes the one of all
+	turns  []turn                    // of all triggers, by portion
 	after  []standings               // states that the slot changed, of each portion of the turns
 	missed map[string][]trigger.Past // by trigger: slots that nobody evaluated
 }
 
 func newRound() *round {
-	return &round{plan: newPlan(), after: make([]standings, portions), missed: map[string][]trigger.Past{}}
+	r := &round{after: make([]standings, portions), missed: map[string][]trigger.Past{}}
+	for range portions {
+		r.plans = append(r.plans, newPlan())
+	}
+	r.plan = r.plans[0]
+	return r
 }
 
 // begin makes room for so many turns, and forgets the slot before.
@@ -148,7 +154,27 @@ func (r *round) begin(turns int) {
 		r.after[i].begin()
 	}
 	clear(r.missed)
-	r.plan.begin()
+	for _, p := range r.plans {
+		p.begin()
+	}
+}
+
+// deal gives each trigger a turn, and returns the portions: all triggers of a site are in the same.
+func (r *round) deal(triggers []*watched) [][]turn {
+	portionOf := func(w *watched) uint64 { return uint64(w.SiteID) % uint64(portions) }
+	counts := make([]int, portions)
+	for _, w := range triggers {
+		counts[portionOf(w)]++
+	}
+	dealt, free := make([][]turn, portions), r.turns
+	for k, count := range counts {
+		dealt[k], free = free[:0:count], free[count:]
+	}
+	for _, w := range triggers {
+		k := portionOf(w)
+		dealt[k] = append(dealt[k], turn{watched: w})
+	}
+	return dealt
 }
 
 // turn is a trigger's part in a slot.
@@ -193,36 +219,36 @@ func (t *turn) state() trigger.State {
 	return t.before.unpacked()
 }
 
-// askAll collects what all triggers must know of the slot.
+// askAll collects what all triggers must know of the slot. What triggers of a site ask alike is asked once.
 func (e *evaluator) askAll(r *round, triggers []*watched, slot time.Time) {
-	questions := make([][]trigger.Question, len(triggers))
-	inPortions(r.turns, func(_, first int, some []turn) {
-		for i := range some {
-			t := &some[i]
-			if *t = e.turnOf(triggers[first+i], slot); t.due {
-				questions[first+i] = e.ask(t, slot)
+	var working sync.WaitGroup
+	dealt := r.deal(triggers)
+	for k, some := range dealt {
+		working.Go(func() {
+			for i := range some {
+				t := &some[i]
+				if *t = e.turnOf(t.watched, slot); t.due {
+					e.ask(t, r.plans[k], slot)
+				}
 			}
-		}
-	})
-	for i := range r.turns {
-		if t := &r.turns[i]; t.due && !t.faulty {
-			e.collect(t, r.plan, questions[i])
+		})
+	}
+	working.Wait()
+	for k, some := range dealt[1:] {
+		first := r.plan.join(r.plans[k+1])
+		for i := range some {
+			some[i].asked.first += first
 		}
 	}
 }
 
-func (e *evaluator) collect(t *turn, p *plan, questions []trigger.Question) {
+// ask adds to a plan what the trigger must know of the slot.
+func (e *evaluator) ask(t *turn, p *plan, slot time.Time) {
 	defer e.contain(t)
-	t.asked = p.ask(t.watched, questions)
+	t.asked = p.ask(t.watched, t.Config.Ask(t.setting(), t.state(), t.slot(slot)))
 }
 
-// ask is what the trigger must know of the slot.
-func (e *evaluator) ask(t *turn, slot time.Time) []trigger.Question {
-	defer e.contain(t)
-	return t.Config.Ask(t.setting(), t.state(), t.slot(slot))
-}
-
-// portions is in how many parts turns are worked on at once: as many as there are processors.
+// portions is how many parts are worked on at once: as many as there are processors.
 var portions = runtime.GOMAXPROCS(0)
 
 // inPortions does the work for all turns, of each portion a part that starts with the first-th.

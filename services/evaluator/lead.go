@@ -59,6 +59,7 @@ type holding struct {
 	lease    postgres.Lease
 	lastSlot time.Time
 	states   map[string]*standing // of its triggers; nil: to be read before the next slot
+	restored int                  // the reading of states that these are of
 }
 
 // shards are what this replica holds. One goroutine uses them, which takes or gives away shards
@@ -71,6 +72,8 @@ type shards struct {
 	log     *slog.Logger
 	metrics *metrics
 	held    map[int]*holding
+
+	restored int // how often states were read
 }
 
 func newShards(store *postgres.Store, owner string, t terms, log *slog.Logger, m *metrics) *shards {
@@ -203,6 +206,7 @@ func (s *shards) restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.restored++
 	var lost []postgres.Lease
 	for _, l := range unknown {
 		lastSlot, held := lastSlots[l.Shard]
@@ -211,7 +215,7 @@ func (s *shards) restore(ctx context.Context) error {
 			continue
 		}
 		h := s.held[l.Shard]
-		h.lastSlot, h.states = lastSlot, states[l.Shard]
+		h.lastSlot, h.states, h.restored = lastSlot, states[l.Shard], s.restored
 		if h.states == nil {
 			h.states = map[string]*standing{}
 		}
@@ -248,7 +252,12 @@ func (s *shards) due(slot time.Time) (leases []postgres.Lease, since time.Time) 
 }
 
 // state is the one that a trigger has in the database; nil: none.
-func (s *shards) state(w *watched) *standing { return s.held[postgres.ShardOf(w.SiteID)].states[w.ID] }
+func (s *shards) state(w *watched) *standing {
+	if h := s.held[postgres.ShardOf(w.SiteID)]; w.restored != h.restored {
+		w.standing, w.restored = h.states[w.ID], h.restored
+	}
+	return w.standing
+}
 
 // promptWrites is up to how many numbers that nothing depends on are written in every slot. Of more
 // each is written once a minute, so that a slot of 10,000 busy triggers does not write 10,000 rows.
@@ -312,7 +321,7 @@ func (s *shards) settle(due []postgres.Lease, written postgres.Result, r *round)
 			*t.before = *t.next
 		default: // the state of an earlier revision is replaced
 			state := *t.next
-			h.states[t.ID] = &state
+			t.standing, h.states[t.ID] = &state, &state
 		}
 	}
 	for _, l := range written.Leases {

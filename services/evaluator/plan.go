@@ -3,6 +3,7 @@ package evaluator
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/plausible"
@@ -94,6 +95,17 @@ func (p *plan) ask(w *watched, questions []trigger.Question) numbers {
 		p.list = append(p.list, no)
 	}
 	return n
+}
+
+// join adds a plan of other sites, and tells from where on its numbers are in the list.
+func (p *plan) join(other *plan) (first int32) {
+	first, before := int32(len(p.list)), int32(len(p.questions))
+	p.questions = append(p.questions, other.questions...)
+	for _, no := range other.list {
+		p.list = append(p.list, before+no)
+	}
+	maps.Copy(p.sites, other.sites)
+	return first
 }
 
 // asked are the questions with these numbers.

@@ -32,6 +32,7 @@ type remembered struct {
 	turn     uint8 // of resultsRound's slots, the one in which it is written
 	present  hourResults
 	finished *hourResults
+	dropped  bool // the trigger is no longer evaluated here
 }
 
 // results remembers what came of every trigger's slots, and writes it in turns in the background. What
@@ -69,7 +70,10 @@ func (r *results) note(slot time.Time, committed []postgres.Lease, of *round) {
 			continue
 		}
 		result := resultOf(t.after(), second, t.interval)
-		m := r.triggers[t.ID]
+		if t.remembered == nil || t.remembered.dropped {
+			t.remembered = r.triggers[t.ID]
+		}
+		m := t.remembered
 		switch {
 		case m == nil:
 			r.triggers[t.ID] = &remembered{turn: uint8(int64(crc32.ChecksumIEEE([]byte(t.ID))) % r.turns), present: since(hour, result)}
@@ -159,6 +163,7 @@ func (r *results) write(ctx context.Context, isDue func(turn uint8) bool) error 
 		case m.finished != nil && m.finished.upto().Equal(row.Upto): // and no further slot was noted meanwhile
 			m.finished = nil
 		case m.finished == nil && r.newest.Sub(row.Upto) > 2*resultsRound:
+			m.dropped = true
 			delete(r.triggers, row.TriggerID)
 		}
 	}
