@@ -1,6 +1,7 @@
 package clickhouse
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -42,6 +43,7 @@ const fingerprint = "cityHash64(toUnixTimestamp(timestamp), user_id) AS fingerpr
 // starts of a site's windows they share their fate, so a state is kept for each such stretch, and a
 // window is the union of all from its start on: the work does not grow with visitors times windows.
 func (e *Events) askLasting(ctx context.Context, b *batch) error {
+	b.scanTogether()
 	keys := []string{"site_id"}
 	var states, merged []string
 	for _, counted := range []struct {
@@ -54,12 +56,11 @@ func (e *Events) askLasting(ctx context.Context, b *batch) error {
 		}
 		keys = append(keys, counted.column)
 		states = append(states, fmt.Sprintf("uniqState(m.%[1]s) AS %[1]ss", counted.column))
-		merged = append(merged, fmt.Sprintf("uniqMerge(s.%ss)", counted.column))
+		merged = append(merged, fmt.Sprintf("uniqMerge(s.%ss) OVER later", counted.column))
 	}
-	b.scanTogether()
 	by := strings.Join(keys, ", ")
 	statement := fmt.Sprintf(`
-		SELECT w.no AS no, %s, max(s.last)
+		SELECT s.site, s.start, %s, max(s.last) OVER later
 		FROM (
 			SELECT %s
 			FROM (
@@ -68,23 +69,31 @@ func (e *Events) askLasting(ctx context.Context, b *batch) error {
 				)
 				GROUP BY %s
 			) AS m
-			ASOF INNER JOIN (SELECT DISTINCT site_id, from_time FROM windows) AS w ON m.site_id = w.site_id AND m.at >= w.from_time
+			ASOF INNER JOIN windows AS w ON m.site_id = w.site_id AND m.at >= w.from_time
 			GROUP BY site, start
 		) AS s
-		INNER JOIN windows AS w ON s.site = w.site_id
-		WHERE s.start >= w.from_time
-		GROUP BY no`,
+		WINDOW later AS (PARTITION BY s.site ORDER BY s.start DESC)`,
 		strings.Join(merged, ", "), strings.Join(append([]string{"m.site_id AS site, w.from_time AS start, max(m.at) AS last"}, states...), ", "),
 		by, b.scan(b.eventsOf(keys...)), by)
-	return b.ask(ctx, "visitors", statement, func(rows driver.Rows) error {
-		var no uint32
+	bySite := map[int64][]measured{}
+	err := b.ask(ctx, "visitors", statement, func(rows driver.Rows) error {
+		var site uint64
 		var m measured
-		if err := rows.Scan(&no, &m.visitors, &m.visits, &m.last); err != nil {
+		if err := rows.Scan(&site, &m.start, &m.visitors, &m.visits, &m.last); err != nil {
 			return err
 		}
-		b.results[no].buckets = []measured{m}
+		bySite[int64(site)] = append(bySite[int64(site)], m)
 		return nil
 	})
+	for _, stretches := range bySite {
+		slices.SortFunc(stretches, func(x, y measured) int { return cmp.Compare(x.start, y.start) })
+	}
+	for no, w := range b.windows {
+		stretches := bySite[w.site]
+		first, _ := slices.BinarySearchFunc(stretches, w.from, func(m measured, from uint32) int { return cmp.Compare(m.start, from) })
+		b.results[no].buckets = stretches[first:min(first+1, len(stretches))] // a stretch in which nothing happened has no row
+	}
+	return err
 }
 
 // measured is what is counted of the rows e of a window w, in the order in which askWindows reads it.
