@@ -129,7 +129,7 @@ func (e *evaluator) watched(ctx context.Context, due []postgres.Lease) ([]*watch
 type round struct {
 	plan   *plan                     // of all sites
 	plans  []*plan                   // of portions of the sites; the first becomes the one of all
-	turns  []turn                    // of all triggers, by portion
+	turns  []turn                    // of all triggers, those of a portion of the sites side by side
 	after  []standings               // states that the slot changed, of each portion of the turns
 	missed map[string][]trigger.Past // by trigger: slots that nobody evaluated
 }
@@ -251,16 +251,6 @@ func (e *evaluator) ask(t *turn, p *plan, slot time.Time) {
 // portions is how many parts are worked on at once: as many as there are processors.
 var portions = runtime.GOMAXPROCS(0)
 
-// inPortions does the work for all turns, of each portion a part that starts with the first-th.
-func inPortions(turns []turn, work func(portion, first int, some []turn)) {
-	size := max(1, (len(turns)+portions-1)/portions)
-	var working sync.WaitGroup
-	for first := 0; first < len(turns); first += size {
-		working.Go(func() { work(first/size, first, turns[first:min(first+size, len(turns))]) })
-	}
-	working.Wait()
-}
-
 // contain is deferred where code of a trigger's type runs: a fault in it harms no other trigger.
 func (e *evaluator) contain(t *turn) {
 	if fault := recover(); fault != nil {
@@ -318,9 +308,13 @@ type findings struct {
 func (e *evaluator) stepAll(r *round, slot time.Time) (all findings) {
 	view := e.ingestion.view()
 	found := make([]findings, portions)
-	inPortions(r.turns, func(portion, _ int, some []turn) {
-		e.stepSome(some, r.plan, r.missed, view, slot, &r.after[portion], &found[portion])
-	})
+	var working sync.WaitGroup
+	size := max(1, (len(r.turns)+portions-1)/portions)
+	for first := 0; first < len(r.turns); first += size {
+		some, portion := r.turns[first:min(first+size, len(r.turns))], first/size
+		working.Go(func() { e.stepSome(some, r.plan, r.missed, view, slot, &r.after[portion], &found[portion]) })
+	}
+	working.Wait()
 	for _, f := range found {
 		all.occurred, all.faulty = append(all.occurred, f.occurred...), append(all.faulty, f.faulty...)
 	}

@@ -110,8 +110,8 @@ func (b *batch) rows(r reading) string {
 }
 
 // layered is the windows, each as often as it has layers. Site, layer and name are hashed to one number, which is joined
-// faster than they are. Of what was hashed only the site is compared afterwards: that two names of a site have the same number
-// happens once in 10 ** 19 pairs by chance, and whoever would make up such a name could as well send the goal's.
+// faster than they are. Of what was hashed only the site is compared afterwards: by chance two names have the same number
+// once in 10 ** 19 pairs, and whoever would make up such a name could as well send the goal's.
 func (b *batch) layered() string {
 	key := "cityHash64(site_id, layer)"
 	if b.goals.any() {
