@@ -78,7 +78,7 @@ func (a *api) RecoverDeliveries(ctx context.Context, request rest.RecoverDeliver
 		Until: time.Now().UTC(), Status: o.Choice("status", "dead", "cancelled", "delivered"), Rate: o.Number("rate_per_second", lowestRate, highestRecovery),
 	}
 	instant := func(name string) *time.Time {
-		text := o.Text(name, 0, 100)
+		text := o.Text(name, 1, 100)
 		return readTime(name, &text, &problems)
 	}
 	switch since := instant("since"); {

@@ -78,6 +78,7 @@ func TestARecoveryIsAskedWatchedAndCancelled(t *testing.T) {
 		assert.Contains(t, refused.text, `"field":"`+field+`"`)
 	}
 	assert.Contains(t, w.owner(422, "POST", "/"+id+"/recover", `{"since": "2026-11-02T00:00:00Z", "until": "2026-11-01T00:00:00Z"}`).text, "after since")
+	assert.Contains(t, w.owner(422, "POST", "/"+id+"/recover", `{"since": "2026-11-02T00:00:00Z", "until": ""}`).text, "until must not be empty")
 
 	a := w.owner(202, "POST", "/"+id+"/recover", `{"since": "2026-11-01T00:00:00+02:00", "until": "2026-11-02T00:00:00Z", "rate_per_second": 5}`)
 	job := a.id(t)

@@ -126,7 +126,8 @@ func TestPreviewsAreAskedOfAnEvaluator(t *testing.T) {
 	for body, problem := range map[string]string{
 		`{}`: "type is required",
 		`{"type": "visitor_spike", "config": {"threshold": 0}, "firings_per_month": 0, "from": "x", "name": "n"}`: "and 3 more",
-		`{"type": "goal_achieved", "config": {"goal": {"goal_id": 99999}}}`:                                       "is not a goal of this site",
+		`{"type": "visitor_spike", "to": ""}`:                               "to must not be empty",
+		`{"type": "goal_achieved", "config": {"goal": {"goal_id": 99999}}}`: "is not a goal of this site",
 	} {
 		require.Contains(t, preview(422, body).text, problem)
 	}

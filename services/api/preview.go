@@ -29,7 +29,7 @@ func (a *api) PreviewTrigger(ctx context.Context, request rest.PreviewTriggerReq
 		asked.PerMonth = *perMonth
 	}
 	instant := func(name string) (at time.Time) {
-		text := o.Text(name, 0, 100)
+		text := o.Text(name, 1, 100)
 		if parsed := readTime(name, &text, &problems); parsed != nil {
 			at = *parsed
 		}
