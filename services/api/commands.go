@@ -77,17 +77,13 @@ func (a *api) RecoverDeliveries(ctx context.Context, request rest.RecoverDeliver
 	recovery := postgres.Recovery{
 		Until: time.Now().UTC(), Status: o.Choice("status", "dead", "cancelled", "delivered"), Rate: o.Number("rate_per_second", lowestRate, highestRecovery),
 	}
-	instant := func(name string) *time.Time {
-		text := o.Text(name, 1, 100)
-		return readTime(name, &text, &problems)
-	}
-	switch since := instant("since"); {
+	switch since := timeField(o, "since", &problems); {
 	case since != nil:
 		recovery.Since = *since
 	case !hasProblem(problems, "since"):
 		o.Refuse("since", "is required: a time such as 2026-11-23T15:04:05Z")
 	}
-	if until := instant("until"); until != nil {
+	if until := timeField(o, "until", &problems); until != nil {
 		recovery.Until = *until
 	}
 	if len(problems) == 0 && !recovery.Since.Before(recovery.Until) {

@@ -84,6 +84,12 @@ func readTime(name string, parameter *string, problems *[]strict.Problem) *time.
 	return &at
 }
 
+// timeField reads a time of a body; nil if it was not given.
+func timeField(o *strict.Object, name string, problems *[]strict.Problem) *time.Time {
+	text := o.Text(name, 1, 100)
+	return readTime(name, &text, problems)
+}
+
 // ShowDelivery implements rest.StrictServerInterface.
 func (a *api) ShowDelivery(ctx context.Context, request rest.ShowDeliveryRequestObject) (rest.ShowDeliveryResponseObject, error) {
 	d, payload, attempts, err := a.store.Delivery(ctx, callOf(ctx).site.ID, request.ID, request.DeliveryID)

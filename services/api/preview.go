@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"time"
 
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/stream"
 	"github.com/plausible-webhooks/plausible-webhooks/pkg/strict"
@@ -28,14 +27,12 @@ func (a *api) PreviewTrigger(ctx context.Context, request rest.PreviewTriggerReq
 	if perMonth := o.Number("firings_per_month", fewestPerMonth, mostPerMonth); perMonth != nil {
 		asked.PerMonth = *perMonth
 	}
-	instant := func(name string) (at time.Time) {
-		text := o.Text(name, 1, 100)
-		if parsed := readTime(name, &text, &problems); parsed != nil {
-			at = *parsed
-		}
-		return at
+	if from := timeField(o, "from", &problems); from != nil {
+		asked.From = *from
 	}
-	asked.From, asked.To = instant("from"), instant("to")
+	if to := timeField(o, "to", &problems); to != nil {
+		asked.To = *to
+	}
 	// The rest is a trigger, read and refused as one that is saved.
 	d := readCondition(o)
 	o.End()
