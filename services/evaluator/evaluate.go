@@ -159,9 +159,10 @@ func (r *round) begin(turns int) {
 	}
 }
 
-// deal gives each trigger a turn, and returns the portions: all triggers of a site are in the same.
+// deal gives each trigger a turn, and returns the portions: all triggers of a site are in the same. They do not follow the
+// shards, of which a replica may hold every second.
 func (r *round) deal(triggers []*watched) [][]turn {
-	portionOf := func(w *watched) uint64 { return uint64(w.SiteID) % uint64(portions) }
+	portionOf := func(w *watched) int64 { return (w.SiteID + w.SiteID/postgres.Shards) % int64(portions) }
 	counts := make([]int, portions)
 	for _, w := range triggers {
 		counts[portionOf(w)]++

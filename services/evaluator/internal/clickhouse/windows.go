@@ -85,6 +85,9 @@ func (e *Events) askLasting(ctx context.Context, b *batch) error {
 		bySite[int64(site)] = append(bySite[int64(site)], m)
 		return nil
 	})
+	if err != nil {
+		return err
+	}
 	for _, stretches := range bySite {
 		slices.SortFunc(stretches, func(x, y measured) int { return cmp.Compare(x.start, y.start) })
 	}
@@ -93,7 +96,7 @@ func (e *Events) askLasting(ctx context.Context, b *batch) error {
 		first, _ := slices.BinarySearchFunc(stretches, w.from, func(m measured, from uint32) int { return cmp.Compare(m.start, from) })
 		b.results[no].buckets = stretches[first:min(first+1, len(stretches))] // a stretch in which nothing happened has no row
 	}
-	return err
+	return nil
 }
 
 // measured is what is counted of the rows e of a window w, in the order in which askWindows reads it.
